@@ -25,7 +25,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object without its bytes: ``checksums`` maps the algorithm (``CRC32``) to base64; no quotes in ``etag``."""
+    """An object without its bytes; ``checksums`` maps the algorithm (``CRC32``) to base64, unquoted ``etag``."""
 
     bucket: str
     key: str
@@ -148,7 +148,7 @@ class ObjectStore(Protocol):
     async def complete_upload(
         self, bucket: str, key: str, upload_id: str, parts: Sequence[tuple[int, str]], options: PutOptions
     ) -> ObjectInfo:
-        """Make the object of the named parts (number, ETag). Repeating a completed call repeats its result."""
+        """Make the object of the named parts (number, ETag). A repeated call gives the same result."""
 
     async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None: ...
 
