@@ -25,7 +25,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object without its bytes; ``checksums`` maps the algorithm (``CRC32``) to base64, unquoted ``etag``."""
+    """An object without its bytes; ``checksums`` maps the algorithm (``CRC32``) to base64."""
 
     bucket: str
     key: str
