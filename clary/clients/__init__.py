@@ -1,0 +1,1 @@
+"""How an unmodified AWS client on this machine is pointed at Clary."""
