@@ -1,0 +1,90 @@
+"""Unmodified clients against a real Clary, each in its own environment, with no network but loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+SCRIPTS = Path(__file__).parent / "scripts"
+TIMEOUT_SECONDS = 400
+
+RunClient = Callable[..., dict[str, Any]]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clients")]
+
+
+@pytest.fixture
+def run_client(tmp_path: Path, client_bin: Callable[[str], Path]) -> RunClient:
+    """Runs a command with a client's environment first on the path, on a Clary of its own."""
+    for script in SCRIPTS.iterdir():
+        shutil.copy(script, tmp_path)
+    (tmp_path / "home").mkdir()
+
+    def run(client: str, *command: str) -> dict[str, Any]:
+        environment = os.environ | {
+            "PATH": f"{client_bin(client)}{os.pathsep}{os.environ['PATH']}",
+            "CLARY_TEST_REPORT": str(tmp_path / "report.json"),
+            "HOME": str(tmp_path / "home"),
+            "AWS_ACCESS_KEY_ID": "AKIAREALAWSACCOUNT00",  # what a user's shell may hold must not win
+            "AWS_SECRET_ACCESS_KEY": "of-another-account",
+        }
+        fenced = ["bwrap", "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent"]
+        demo = [sys.executable, "-m", "clary.clients.demo", *command]
+        outcome = subprocess.run(
+            [*fenced, *demo],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        assert outcome.returncode == 0, outcome.stdout[-8000:] + outcome.stderr[-8000:]
+        report = tmp_path / "report.json"
+        return dict(json.loads(report.read_text())) if report.exists() else {}
+
+    return run
+
+
+def test_sdk_2_trains_deploys_and_scores(run_client: RunClient) -> None:
+    seen = run_client("sdk2", "python", "sdk2.py")
+    assert seen["role"] == "arn:aws:iam::123456789012:role/ClaryExecutionRole"
+    assert seen["builtin_accuracy"] > 0.9
+    assert seen["curve_points"] == 20
+    assert seen["script_accuracy"] > 0.9
+    assert seen["script_metrics"]["train:accuracy"] > 0.9
+    assert any("assumed-role/ClaryExecutionRole/" in line for line in seen["script_logs"])
+
+
+def test_sdk_1_trains_deploys_and_scores(run_client: RunClient) -> None:
+    seen = run_client("sdk1", "python", "sdk1.py")
+    assert seen["builtin_accuracy"] > 0.9
+    assert seen["model_data"].endswith("/output/model.tar.gz")
+
+
+def test_sdk_3_trains_deploys_and_scores(run_client: RunClient) -> None:
+    seen = run_client("sdk3", "python", "sdk3.py")
+    assert seen["status"] == "Completed"
+    assert seen["builtin_accuracy"] > 0.9
+    assert "train:logloss" in seen["metrics"]
+
+
+def test_the_aws_cli_trains_deploys_and_scores(run_client: RunClient, tmp_path: Path) -> None:
+    data = load_breast_cancer()
+    labels = 1 - data.target
+    rows = numpy.column_stack([labels, data.data])
+    numpy.savetxt(tmp_path / "train.csv", rows[:400], delimiter=",", fmt="%.6g")
+    numpy.savetxt(tmp_path / "test.csv", rows[400:, 1:], delimiter=",", fmt="%.6g")
+    run_client("cli", "sh", "cli.sh")
+    scores = numpy.fromstring((tmp_path / "answer.csv").read_text().replace("\n", ","), sep=",")
+    assert ((scores > 0.5) == labels[400:]).mean() > 0.9
+    assert "train-logloss" in (tmp_path / "log.txt").read_text()
