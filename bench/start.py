@@ -1,0 +1,137 @@
+"""How long a training job takes to start and to run, beside the bare library, in one run.
+
+    .venv/bin/python bench/start.py [--jobs 20]
+
+Starts a Clary of its own, warms it with two jobs, then alternates: one job through the API, one bare
+``xgboost.train`` script on the same rows with the same parameters. Prints medians and the idle memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import boto3
+import numpy
+
+from clary.clients.demo import serving
+from clary.clients.environment import client_environment
+
+ROWS, COLUMNS, ROUNDS = 20_000, 30, 50
+IMAGE = "246618743249.dkr.ecr.us-west-2.amazonaws.com/sagemaker-xgboost:1.7-1"
+BARE = """
+import sys, xgboost, numpy
+rows = numpy.loadtxt(sys.argv[1], delimiter=",", dtype=numpy.float32)
+data = xgboost.DMatrix(rows[:, 1:], rows[:, 0])
+booster = xgboost.train({"objective": "binary:logistic"}, data, int(sys.argv[3]), [(data, "train")])
+booster.save_model(sys.argv[2] + "/model.ubj")
+"""
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--jobs", type=int, default=20)
+    jobs = options.parse_args().jobs
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as server:
+        idle = memory(server.process_id)
+        variables, _ = client_environment(Path(folder) / "data", server, {})
+        os.environ.update(variables)
+        csv = Path(folder) / "train.csv"
+        generator = numpy.random.default_rng(1)
+        features = generator.normal(size=(ROWS, COLUMNS))
+        labels = (features[:, :5].sum(1) + generator.normal(size=ROWS) > 0).astype(int)
+        numpy.savetxt(csv, numpy.column_stack([labels, features]), delimiter=",", fmt="%.6g")
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="bench")
+        s3.upload_file(str(csv), "bench", "train/data.csv")
+        for number in range(2):
+            through_api(f"warm-{number}")
+        first_lines, wholes, bares = [], [], []
+        for number in range(jobs):
+            first_line, whole = through_api(f"bench-{number}")
+            started = time.perf_counter()
+            command = [sys.executable, "-c", BARE, str(csv), folder, str(ROUNDS)]
+            subprocess.run(command, check=True, capture_output=True)
+            first_lines.append(first_line)
+            wholes.append(whole)
+            bares.append(time.perf_counter() - started)
+        print(f"{jobs} jobs, {ROWS} rows x {COLUMNS}, {ROUNDS} rounds; {os.cpu_count()} cores\n")
+        print("| what | median | min | max |\n|---|---|---|---|")
+        row("CreateTrainingJob to the algorithm's first line", first_lines)
+        row("whole job, CreateTrainingJob to Completed", wholes)
+        row("bare xgboost script", bares)
+        row("whole job minus bare script", [a - b for a, b in zip(wholes, bares, strict=True)])
+        print("\n| process, just started and idle | resident MB |\n|---|---|")
+        for name, megabytes in idle:
+            print(f"| {name} | {megabytes:.0f} |")
+
+
+def through_api(name: str) -> tuple[float, float]:
+    """Seconds from CreateTrainingJob to the first line of its log, and to Completed."""
+    client = boto3.client("sagemaker")
+    started = time.time()
+    client.create_training_job(
+        TrainingJobName=name,
+        RoleArn="arn:aws:iam::123456789012:role/ClaryExecutionRole",
+        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        HyperParameters={"objective": "binary:logistic", "num_round": str(ROUNDS)},
+        InputDataConfig=[
+            {
+                "ChannelName": "train",
+                "ContentType": "text/csv",
+                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bench/train/"}},
+            }
+        ],
+        OutputDataConfig={"S3OutputPath": "s3://bench/output"},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        StoppingCondition={"MaxRuntimeInSeconds": 600},
+    )
+    while (job := client.describe_training_job(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
+        if time.time() - started > 120:
+            raise SystemExit(f"{name} does not end: {job['SecondaryStatusTransitions']}")
+        time.sleep(0.02)
+    whole = time.time() - started
+    if job["TrainingJobStatus"] != "Completed":
+        raise SystemExit(f"{name} failed: {job.get('FailureReason')}")
+    events = boto3.client("logs").filter_log_events(
+        logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/", limit=1
+    )["events"]
+    return events[0]["timestamp"] / 1000 - started, whole
+
+
+def memory(server: int) -> list[tuple[str, float]]:
+    """Resident megabytes of the server and of each process it started, once they rest."""
+    time.sleep(10)
+    found = []
+    for process in [server, *descendants(server)]:
+        status = dict(
+            line.split(":", 1)
+            for line in Path(f"/proc/{process}/status").read_text().splitlines()
+            if ":" in line
+        )
+        command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        name = "server" if process == server else command[:60].strip()
+        found.append((name, int(status["VmRSS"].split()[0]) / 1024))
+    return found
+
+
+def descendants(parent: int) -> list[int]:
+    children = []
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        children += [int(child) for child in (task / "children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
+def row(name: str, seconds: list[float]) -> None:
+    values = [statistics.median(seconds), min(seconds), max(seconds)]
+    print(f"| {name} | " + " | ".join(f"{value * 1000:.0f} ms" for value in values) + " |")
+
+
+if __name__ == "__main__":
+    main()
