@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from clary.clients.environment import NotReady, client_environment
+from clary.clients.environment import NotReady
 from clary.running_server import RunningServer, find_running
 
 _TIMEOUT_SECONDS = 5
@@ -30,22 +30,9 @@ def server_report(data: Path) -> tuple[bool, str]:
 
 
 def _what_runs(data: Path, server: RunningServer) -> Iterator[str]:
-    import botocore.config
-    import botocore.session
+    from clary.clients.connect import connect
 
-    variables, _ = client_environment(data, server, {})
-    session = botocore.session.Session()
-    session.set_config_variable("credentials_file", variables["AWS_SHARED_CREDENTIALS_FILE"])
-    session.set_config_variable("config_file", variables["AWS_CONFIG_FILE"])
-    session.set_config_variable("profile", variables["AWS_PROFILE"])
-    client = session.create_client(
-        "sagemaker",
-        endpoint_url=server.endpoint_url,
-        region_name=server.region,
-        config=botocore.config.Config(
-            connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS, retries={"max_attempts": 0}
-        ),
-    )
+    client = connect(data, server, "sagemaker", timeout_seconds=_TIMEOUT_SECONDS)
     now = time.time()
     jobs = client.list_training_jobs(StatusEquals="InProgress", MaxResults=_MOST_ROWS)
     for job in jobs["TrainingJobSummaries"]:
