@@ -1,0 +1,41 @@
+"""What a runtime is asked to run: a Python module's ``main``, in the container contract's surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of ours in a sandbox of its own.
+
+    It runs as ``sys.exit(MODULE.main(list(arguments)))``, where ``main`` gives an exit code or ``None``;
+    or as ``PYTHON -m MODULE ARGUMENTS`` if the job has an environment of its own (see `environments`), so
+    the module also needs an ``if __name__ == "__main__"``. ``environment`` is all the program's environment
+    but for the few variables that every program needs (``PATH``, ``HOME``, ``TMPDIR`` ...).
+
+    ``task_id`` names the task whose ``ml`` folder becomes ``/opt/ml``. ``socket_directory`` is the name
+    of the folder for a server's socket, empty for a program that needs none.
+    """
+
+    task_id: str
+    module: str
+    directory: str  # where it starts, as it sees it
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    network: bool = True
+    threads: int = 0  # for numerical libraries; 0: as many as there are processors
+    socket_directory: str = ""
+    python_environment: str = ""  # name of an environment below DATA/environments; "" is Clary's own
+    environment_writable: bool = False  # while it is being built
+    run_with_own_python: bool = False  # execute the environment's interpreter instead of forking
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "environment": dict(self.environment)}
+
+
+def program_from_json(document: Mapping[str, Any]) -> Program:
+    """Inverse of `Program.to_json`. Raises ``TypeError`` on a document of another form."""
+    return Program(**{**document, "arguments": tuple(document["arguments"])})
