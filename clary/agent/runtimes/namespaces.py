@@ -55,8 +55,7 @@ def furnish(program: Program) -> None:
     if program.python_environment:
         environment = f"{sandbox.ENVIRONMENTS}/{program.python_environment}"
         _mount(environment, sandbox.PYTHON_ENVIRONMENT, None, _MS_BIND)
-        if not program.environment_writable:
-            _remount(sandbox.PYTHON_ENVIRONMENT, _MS_RDONLY)
+        _remount(sandbox.PYTHON_ENVIRONMENT, _MS_RDONLY)
     for hidden in (sandbox.TASKS, sandbox.SOCKETS, sandbox.ENVIRONMENTS):
         _mount("tmpfs", hidden, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "size=4k,mode=0500")
     for private in ("/tmp", "/var/tmp", "/dev/shm"):

@@ -153,8 +153,9 @@ class ProcessRuntime:
     def _order(
         self, program: Program, descriptors: list[int]
     ) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
-        self.reserve()
-        if self._reserved:
+        if not program.environment_writable:
+            self.reserve()
+        if self._reserved and not program.environment_writable:
             channel, self._reserved = self._reserved, None
             try:
                 send_message(channel, program.to_json(), descriptors)
@@ -194,6 +195,7 @@ class ProcessRuntime:
             else None,
             environment_writable=program.environment_writable,
             network=program.network,
+            read_only_paths=program.read_only_paths,
         )
         return [*view, *python]
 

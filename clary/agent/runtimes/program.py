@@ -29,7 +29,8 @@ class Program:
     threads: int = 0  # for numerical libraries; 0: as many as there are processors
     socket_directory: str = ""
     python_environment: str = ""  # name of an environment below DATA/environments; "" is Clary's own
-    environment_writable: bool = False  # while it is being built
+    environment_writable: bool = False  # while it is being built, in a sandbox made for that alone
+    read_only_paths: tuple[str, ...] = ()  # what else of the machine it sees; only while building
     run_with_own_python: bool = False  # execute the environment's interpreter instead of forking
 
     def to_json(self) -> dict[str, Any]:
@@ -38,4 +39,4 @@ class Program:
 
 def program_from_json(document: Mapping[str, Any]) -> Program:
     """Inverse of `Program.to_json`. Raises ``TypeError`` on a document of another form."""
-    return Program(**{**document, "arguments": tuple(document["arguments"])})
+    return Program(**{**document, "arguments": tuple(document["arguments"]), "read_only_paths": ()})

@@ -68,6 +68,7 @@ def single_sandbox(
     environment: Path | None,
     environment_writable: bool,
     network: bool,
+    read_only_paths: Sequence[str] = (),
 ) -> list[str]:
     """The command prefix for one program in a sandbox of its own."""
     command = [*_view(bubblewrap), "--unshare-pid", "--unshare-ipc", "--bind", str(ml), ML]
@@ -77,6 +78,8 @@ def single_sandbox(
         command += ["--bind", str(socket_directory), SOCKET_DIRECTORY]
     if environment:
         command += ["--bind" if environment_writable else "--ro-bind", str(environment), PYTHON_ENVIRONMENT]
+    for path in read_only_paths:
+        command += ["--ro-bind", path, path]
     if not network:
         command.append("--unshare-net")
     command += ["--ro-bind", "/proc/sys", "/proc/sys", "--cap-drop", "ALL"]

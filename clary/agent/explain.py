@@ -1,0 +1,89 @@
+"""Why an algorithm failed, in words fit for a FailureReason: the cause first, where it was, the exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from clary.agent.execute import Execution
+from clary.agent.failure import LONGEST_REASON
+
+_FAILURE_BYTES = 8192
+_PREFIXES = ("AlgorithmError", "ClientError", "InternalServerError")
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_FIRST_TRACEBACK_LINE = "Traceback (most recent call last):"
+
+
+def failure_reason(ml: Path, execution: Execution) -> str:
+    """The reason of a run that ended badly: the algorithm's own word (``output/failure``), or a guess."""
+    ending = execution.ending
+    written = read_failure(ml)
+    if ending.signal is not None:
+        how = f"killed by {_signal_name(ending.signal)}"
+        if execution.out_of_memory and ending.signal == signal.SIGKILL:
+            how += ", probably out of memory"
+    else:
+        how = f"exit code: {ending.exit_code}"
+    what = written or explain_traceback(execution.tail)
+    if not what:
+        said = next((line.strip() for line in reversed(execution.tail) if line.strip()), "")
+        what = (
+            f"the algorithm ended with the last line {said!r}"
+            if said
+            else "the algorithm ended without a word"
+        )
+    if not what.startswith(_PREFIXES):
+        what = f"AlgorithmError: {what}"
+    room = LONGEST_REASON - len(how) - 2
+    if len(what) > room:
+        what = what[: room - 3] + "..."
+    return what if how in what else f"{what}, {how}"
+
+
+def read_failure(ml: Path) -> str:
+    """The first 1,024 characters of ``output/failure``, "" if there is none."""
+    try:
+        if (ml / "output").is_symlink():
+            return ""
+        descriptor = os.open(
+            ml / "output/failure", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+    except OSError:
+        return ""
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        text = file.read(_FAILURE_BYTES).decode("utf-8", errors="replace")
+    return text[:LONGEST_REASON].strip()
+
+
+def explain_traceback(lines: Sequence[str]) -> str:
+    """``ValueError: too few (/opt/ml/code/train.py:12)`` from the last traceback in ``lines``, or ""."""
+    start = next((i for i in reversed(range(len(lines))) if lines[i].startswith(_FIRST_TRACEBACK_LINE)), None)
+    if start is None:
+        return ""
+    frames: list[tuple[str, str]] = []
+    for index in range(start + 1, len(lines)):
+        frame = _FRAME.match(lines[index])
+        if frame:
+            frames.append((frame["file"], frame["line"]))
+        elif lines[index] and not lines[index].startswith(" "):
+            message = lines[index].strip()
+            for further in lines[index + 1 : index + 4]:  # messages of several lines
+                if not further.strip() or further.startswith(_FIRST_TRACEBACK_LINE):
+                    break
+                message += " " + further.strip()
+            own = [frame for frame in frames if "/code/" in frame[0]] or frames
+            return f"{message} ({own[-1][0]}:{own[-1][1]})" if own else message
+    return ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,193 @@
+"""One host of a training job, from its empty folder to its artifacts in S3."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clary.agent.code import bring_code, plain
+from clary.agent.execute import Execution, execute
+from clary.agent.explain import failure_reason
+from clary.agent.failure import TaskFailed, TaskStopped
+from clary.agent.images import BuiltIn, Container, resolve_image
+from clary.agent.inputs import bring_channels
+from clary.agent.layout import lay_out_training
+from clary.agent.metrics import MetricReader, MetricShipper
+from clary.agent.outputs import has_model, upload_model, upload_output_data
+from clary.agent.runtimes.environments import ensure_environment
+from clary.agent.runtimes.process import CannotRun
+from clary.agent.runtimes.program import Program
+from clary.agent.s3_transfer import S3Transfer
+from clary.agent.surroundings import Surroundings
+from clary.resources.resource import JsonValue
+from clary.resources.task import StopCause, TaskPhase, TrainingWork
+
+TRIAL_COMPONENT_SUFFIX = "-aws-training-job"
+_FLUSH_SECONDS = 16 * 60.0  # a little over the agent's patience
+
+
+def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer) -> None:
+    """Do the work and report each phase, the last one included; ``incoming`` gives up when told to stop.
+
+    Raises `TaskFailed` and `TaskStopped`.
+    """
+    started = time.monotonic()
+    ml = around.folder.ml
+    around.report.phase(TaskPhase.PREPARING, "Downloading input data")
+    lay_out_training(ml, work)
+    program = _program(around, work)
+    around.runtime.reserve()
+    bring_channels(ml, work, incoming)
+    bring_code(ml, plain(_hyperparameters(work), "sagemaker_submit_directory"), incoming)
+    program = _with_requirements(around, program)
+    if around.stop.wanted():
+        raise TaskStopped
+    around.report.phase(TaskPhase.RUNNING, "Training in progress")
+    metrics = MetricShipper(around.clients, around.patience, work.job_name + TRIAL_COMPONENT_SUFFIX)
+    execution = _execute(around, work, program, metrics, started)
+    if execution.stop_cause is StopCause.SHUTDOWN:
+        raise TaskStopped
+    around.report.phase(TaskPhase.UPLOADING, "Uploading generated training model")
+    results: dict[str, JsonValue] = {}
+    succeeded = execution.ending.exit_code == 0
+    if succeeded or (execution.stop_cause and has_model(ml)):
+        results["model_artifacts"] = upload_model(ml, work, around.transfer, around.say)
+    output = upload_output_data(ml, work, around.transfer, around.say)
+    if output:
+        results["output_artifacts"] = output
+    if not metrics.close(_FLUSH_SECONDS):
+        around.say("Some metrics could not be delivered.")
+    around.logs.close(_FLUSH_SECONDS)
+    if execution.stop_cause:
+        around.report.finish(
+            TaskPhase.STOPPED,
+            stop_cause=execution.stop_cause,
+            exit_code=execution.ending.exit_code,
+            results=results,
+        )
+    elif succeeded:
+        around.report.finish(TaskPhase.SUCCEEDED, exit_code=0, results=results)
+    else:
+        around.report.finish(
+            TaskPhase.FAILED,
+            reason=failure_reason(ml, execution),
+            exit_code=execution.ending.exit_code,
+            results=results,
+        )
+
+
+def _execute(
+    around: Surroundings, work: TrainingWork, program: Program, metrics: MetricShipper, started: float
+) -> Execution:
+    reader = MetricReader(_metric_definitions(work))
+
+    def take(line: str) -> None:
+        at = time.time()
+        around.logs.add(line, at)
+        for name, value in reader.read(line):
+            metrics.add(name, value, at)
+        while reader.complaints:
+            around.logs.add(reader.complaints.pop(0), at)
+
+    limit = _mapping(work.request.get("StoppingCondition")).get("MaxRuntimeInSeconds")
+    try:
+        running = around.runtime.start(program)
+        try:
+            return execute(
+                running,
+                take,
+                around.stop,
+                grace_seconds=around.spec.grace_seconds,
+                deadline=started + float(limit) if limit else None,
+            )
+        finally:
+            running.close()
+    except CannotRun as error:
+        raise TaskFailed(f"InternalServerError: {error}") from error
+
+
+def _program(around: Surroundings, work: TrainingWork) -> Program:
+    """What to run for the job's image. Raises `TaskFailed` for what cannot be run here."""
+    algorithm = _mapping(work.request.get("AlgorithmSpecification"))
+    image = algorithm.get("TrainingImage")
+    if not image:
+        raise TaskFailed(
+            f"ClientError: the algorithm {algorithm.get('AlgorithmName')!r} has no training image; "
+            "algorithms from the marketplace are not offered here."
+        )
+    environment = {str(name): str(value) for name, value in _mapping(work.request.get("Environment")).items()}
+    has_program = bool(
+        plain(_hyperparameters(work), "sagemaker_program") or environment.get("SAGEMAKER_PROGRAM")
+    )
+    meaning = resolve_image(str(image), has_program=has_program)
+    if isinstance(meaning, Container):
+        raise TaskFailed(
+            f"ClientError: the image {image} is none of Clary's built-in algorithms or frameworks, and "
+            "running other containers is not offered yet."
+        )
+    if isinstance(meaning, BuiltIn):
+        module, name = "clary.algorithms.entrypoint", meaning.algorithm
+    else:
+        module, name = "clary.frameworks.entrypoint", meaning.name
+    return Program(
+        task_id=around.spec.id,
+        module=module,
+        directory=around.runtime.ml_seen(around.spec.id),
+        arguments=("train", name, meaning.version),
+        environment={
+            **environment,
+            **around.algorithm_environment(),
+            "TRAINING_JOB_NAME": work.job_name,
+            "TRAINING_JOB_ARN": work.job_arn,
+        },
+        network=not work.request.get("EnableNetworkIsolation"),
+        threads=around.threads,
+    )
+
+
+def _with_requirements(around: Surroundings, program: Program) -> Program:
+    """``program`` in an environment of its own, if the script asks for packages."""
+    if program.module != "clary.frameworks.entrypoint":
+        return program
+    return in_environment(around, program, around.folder.ml / "code", f"{program.directory}/code")
+
+
+def in_environment(around: Surroundings, program: Program, code: Path, code_seen: str) -> Program:
+    """``program`` with the packages that ``code/requirements.txt`` names; itself if there is no such file."""
+    requirements = code / "requirements.txt"
+    if not requirements.is_file() or requirements.is_symlink() or not requirements.read_bytes().strip():
+        return program
+    name = ensure_environment(
+        requirements,
+        requirements_seen=f"{code_seen}/requirements.txt",
+        environments=Path(around.settings.environments),
+        runtime=around.runtime,
+        task_id=around.spec.id,
+        directory_seen=program.directory,
+        on_line=around.say,
+        stop=around.stop,
+    )
+    seen = around.runtime.environment_seen(name)
+    return Program(
+        **{
+            **program.__dict__,
+            "environment": {**program.environment, "CLARY_PYTHON_ENVIRONMENT": seen},
+            "python_environment": name,
+            "run_with_own_python": True,
+        }
+    )
+
+
+def _metric_definitions(work: TrainingWork) -> Sequence[Mapping[str, Any]]:
+    given = _mapping(work.request.get("AlgorithmSpecification")).get("MetricDefinitions")
+    return [_mapping(definition) for definition in given] if isinstance(given, list) else []
+
+
+def _hyperparameters(work: TrainingWork) -> Mapping[str, Any]:
+    return _mapping(work.request.get("HyperParameters"))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
