@@ -38,6 +38,11 @@ class Headers:
         self._items = [(key, old) for key, old in self._items if key != name]
         self._items.append((name, value))
 
+    def remove(self, name: str) -> None:
+        """Drop every value of ``name``."""
+        name = name.lower()
+        self._items = [(key, value) for key, value in self._items if key != name]
+
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
 

@@ -1,0 +1,89 @@
+"""Every access key the server knows: the owner's, users', and those of sessions."""
+
+from __future__ import annotations
+
+import re
+
+from clary.protocol.key_ring import (
+    LONG_TERM_PREFIX,
+    TEMPORARY_PREFIX,
+    AccessKey,
+    access_key_account,
+    new_access_key_id,
+)
+from clary.protocol.wire import Caller
+from clary.resources.arn import PARTITION
+from clary.resources.session import Session, SessionKeys, long_term_secret_key, open_session, read_session
+from clary.services.iam.documents import access_key_key, find_user, user_arn, user_id
+from clary.services.sts.secret_files import RootCredentials
+from clary.store.store import Store
+
+_ACCOUNT = re.compile(r"\d{12}\Z", re.ASCII)
+
+
+def root_caller(account: str, access_key_id: str) -> Caller:
+    """The owner of ``account``."""
+    return Caller(account, f"arn:{PARTITION}:iam::{account}:root", account, access_key_id)
+
+
+def session_access_key_id(session: Session, keys: SessionKeys) -> str:
+    """The access key id of a session's credentials."""
+    return new_access_key_id(TEMPORARY_PREFIX, session.account, keys.entropy)
+
+
+def issue_session(secret: bytes, session: Session) -> tuple[str, SessionKeys]:
+    """Fresh credentials for ``session``: the access key id and the rest."""
+    keys = open_session(secret, session)
+    return session_access_key_id(session, keys), keys
+
+
+class ServerKeyRing:
+    """The `KeyRing` of a server.
+
+    With ``account_from_access_key`` a twelve-digit access key id is the owner of that account, with any
+    secret: for tests that need accounts apart.
+    """
+
+    def __init__(
+        self, root: RootCredentials, secret: bytes, store: Store, *, account_from_access_key: bool = False
+    ) -> None:
+        self._root = root
+        self._root_key = AccessKey(root_caller(root.account, root.access_key_id), root.secret_access_key)
+        self._secret = secret
+        self._store = store
+        self._account_from_access_key = account_from_access_key
+
+    async def find(self, access_key_id: str, session_token: str | None) -> AccessKey | None:
+        """See `clary.protocol.key_ring.KeyRing`."""
+        if self._account_from_access_key and _ACCOUNT.match(access_key_id):
+            return AccessKey(root_caller(access_key_id, access_key_id), None)
+        if session_token:
+            return self._find_session(access_key_id, session_token)
+        if access_key_id == self._root.access_key_id:
+            return self._root_key
+        if access_key_id.startswith(LONG_TERM_PREFIX):
+            return await self._find_user_key(access_key_id)
+        return None
+
+    def _find_session(self, access_key_id: str, session_token: str) -> AccessKey | None:
+        found = read_session(self._secret, session_token)
+        if found is None:
+            return None
+        session, keys = found
+        if session_access_key_id(session, keys) != access_key_id:
+            return None
+        caller = Caller(session.account, session.arn, session.user_id, access_key_id)
+        return AccessKey(caller, keys.secret_access_key, session.expires_at)
+
+    async def _find_user_key(self, access_key_id: str) -> AccessKey | None:
+        account = access_key_account(access_key_id)
+        if account is None:
+            return None
+        key = await self._store.find(access_key_key(account, access_key_id))
+        if key is None or key.spec.get("Status") != "Active":
+            return None
+        user = await find_user(self._store, account, str(key.spec["UserName"]))
+        if user is None:
+            return None
+        caller = Caller(account, user_arn(user), user_id(user), access_key_id)
+        return AccessKey(caller, long_term_secret_key(self._secret, access_key_id))
