@@ -53,11 +53,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Claim:
-    """A resource held by one worker until the lease runs out."""
+    """A resource held by one worker until the lease runs out.
+
+    ``touches`` counts the wishes to look at it (spec writes and `Store.make_due`) up to the claim: one that
+    comes later keeps the resource due, whatever the worker finds.
+    """
 
     resource: Resource
     lease: str
     expires_at: float
+    touches: int
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ class Store(Protocol):
     ) -> Resource:
         """Write the status, set the next due time and give the lease back.
 
-        If the spec was written since the claim, the resource stays due at once, whatever ``due_at`` says.
+        If the spec was written or `make_due` called since the claim, the resource stays due at once,
+        whatever ``due_at`` says.
         Writes no event and leaves ``modified_at`` when status and phase are what they were. Raises
         `Conflict` if the lease ran out or was taken, `NotFound` if the resource is gone.
         """
