@@ -151,6 +151,10 @@ class MemoryStore:
             row.resource = replace(row.resource, due_at=self._clock.now() if touched else due_at)
             row.lease, row.lease_expires_at = "", 0.0
 
+    async def forget_leases(self) -> None:
+        for row in self._rows.values():
+            row.lease, row.lease_expires_at = "", 0.0
+
     async def remove(self, claim: Claim) -> None:
         row = self._claimed(claim, self._clock.now())
         del self._rows[claim.resource.key]

@@ -245,6 +245,13 @@ class SqliteStore:
             )
         )
 
+    async def forget_leases(self) -> None:
+        await self._write(
+            lambda connection: connection.execute(
+                "UPDATE resources SET lease = '', lease_expires_at = 0 WHERE lease != ''"
+            )
+        )
+
     async def remove(self, claim: Claim) -> None:
         now = self._clock.now()
 

@@ -128,6 +128,9 @@ class Store(Protocol):
     async def release(self, claim: Claim, *, due_at: float) -> None:
         """Give the lease back without a status (a failed reconcile). A lost lease is not an error."""
 
+    async def forget_leases(self) -> None:
+        """Give every lease back: for a server that knows no other to be alive, since it holds the data."""
+
     async def remove(self, claim: Claim) -> None:
         """Delete a claimed resource (its controller has freed all it held). Raises as `write_status`."""
 
