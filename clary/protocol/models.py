@@ -1,11 +1,19 @@
-"""The service models that drive the wire, each loaded at its first use and kept."""
+"""The service models that drive the wire, each loaded at its first use and kept.
+
+They are botocore's, read without their documentation, which is most of their bulk. Models that a user may
+have put into ``~/.aws/models`` do not count: they describe what that user's clients send, not what Clary is.
+"""
 
 from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
 
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
-# The services Clary lists. Their models are large: what nobody calls is never loaded.
 SERVED = (
     "sagemaker",
     "sagemaker-runtime",
@@ -22,21 +30,64 @@ SERVED = (
     "sns",
     "kms",
 )
+"""The services Clary lists, by botocore's names."""
+
+_CODECS = frozenset({"json", "rest-json", "rest-xml", "query", "smithy-rpc-v2-cbor"})
 
 
 class ServiceModels:
     """botocore's models by service name."""
 
     def __init__(self) -> None:
-        self._loader = Loader()
         self._models: dict[str, ServiceModel] = {}
 
     def __getitem__(self, service: str) -> ServiceModel:
         """The model of ``service``. Raises botocore's ``UnknownServiceError``."""
-        if service not in self._models:
-            self._models[service] = ServiceModel(
-                self._loader.load_service_model(service, "service-2"), service
+        model = self._models.get(service)
+        if model is None:
+            # A loader keeps what it loads: a fresh one each time leaves one copy, the model's.
+            loader = Loader(
+                extra_search_paths=[Loader.BUILTIN_DATA_PATH],
+                file_loader=_BareFiles(),
+                include_default_search_paths=False,
             )
-            # The loader keeps a second copy of every file it read.
-            self._loader = Loader()
-        return self._models[service]
+            model = ServiceModel(loader.load_service_model(service, "service-2"), service)
+            self._models[service] = model
+        return model
+
+    def protocols(self, service: str) -> tuple[str, ...]:
+        """The protocols that ``service`` may be spoken in, in the model's order."""
+        return protocols_of(self[service])
+
+
+def protocols_of(model: ServiceModel) -> tuple[str, ...]:
+    """See `ServiceModels.protocols`."""
+    named = model.metadata.get("protocols") or [model.metadata["protocol"]]
+    return tuple(name for name in named if name in _CODECS)
+
+
+class _BareFiles:
+    """Reads model files and leaves their documentation out. botocore's contract of a file loader."""
+
+    def exists(self, file_path: str) -> bool:
+        return self._find(file_path) is not None
+
+    def load_file(self, file_path: str) -> Any:
+        """The document at ``file_path``, given without its extension; ``None`` if there is no such file."""
+        found = self._find(file_path)
+        if found is None:
+            return None
+        data = found.read_bytes()
+        if found.suffix == ".gz":
+            data = gzip.decompress(data)
+        return json.loads(data, object_pairs_hook=_without_documentation)
+
+    @staticmethod
+    def _find(file_path: str) -> Path | None:
+        paths = (Path(f"{file_path}.json"), Path(f"{file_path}.json.gz"))
+        return next((path for path in paths if path.is_file()), None)
+
+
+def _without_documentation(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # A member may be called documentation; its value is then no text.
+    return {name: value for name, value in pairs if not (name == "documentation" and isinstance(value, str))}

@@ -3,75 +3,108 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-import sys
 import unicodedata
+from collections.abc import Iterator
+
+# Expressions of the models that backtrack without end on texts that nearly match, and what they say, said so
+# that they do not.
+_TAME = {
+    r"^[a-z0-9*](?:[._\-/a-z0-9*]?[a-z0-9*]+)*$": r"[a-z0-9*]+(?:[._\-/][a-z0-9*]+)*",
+    r"^[ \t]*[\x20-\x7E]+([ \t]+[\x20-\x7E]+)*[ \t]*$": r"\t*[\x20-\x7E][\t\x20-\x7E]*",
+    r"^[ \t]*[^\x00-\x1F:\x7F]+([ \t]+[^\x00-\x1F:\x7F]+)*[ \t]*$": (
+        r"\t*[^\x00-\x1F:\x7F][^\x00-\x08\x0A-\x1F:\x7F]*"
+    ),
+}
 
 _POSIX = {
     "Alnum": "0-9A-Za-z",
     "Alpha": "A-Za-z",
-    "ASCII": "\\x00-\\x7f",
-    "Blank": " \\t",
-    "Cntrl": "\\x00-\\x1f\\x7f",
+    "ASCII": r"\x00-\x7f",
+    "Blank": r" \t",
+    "Cntrl": r"\x00-\x1f\x7f",
     "Digit": "0-9",
-    "Graph": "\\x21-\\x7e",
+    "Graph": r"\x21-\x7e",
     "Lower": "a-z",
-    "Print": "\\x20-\\x7e",
-    "Punct": "!-/:-@\\[-`{-~",
-    "Space": " \\t\\n\\x0b\\f\\r",
+    "Print": r"\x20-\x7e",
+    "Punct": r"!-/:-@\[-`{-~",
+    "Space": r" \t\n\x0b\f\r",
     "Upper": "A-Z",
     "XDigit": "0-9A-Fa-f",
 }
-_PROPERTY = re.compile(r"\\p\{(?:Is)?(\w+)\}")
-# The pairs that Java needs for what Python's strings hold as one character.
-_SURROGATES = "\\uD800\\uDC00-\\uDBFF\\uDFFF"
+_BEYOND_16_BITS = r"\U00010000-\U0010ffff"
+
+_TOKEN = re.compile(
+    r"""
+    (?P<pairs> \\uD800\\uDC00-\\uDBFF\\uDFFF | \\u10000-\\u10FFFF )  # all that Java needs two characters for
+  | \\ p \{ (?:Is)? (?P<property> \w+ ) \}
+  | (?P<idle> \$ \{ \d+ (?:,\d*)? \} )  # the end of the text, several times
+  | (?P<escape> \\ . )
+  | (?P<open> \[ \^? \]? )
+  | (?P<other> . )
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
 
 
 @functools.lru_cache(maxsize=4096)
 def compiled(pattern: str) -> re.Pattern[str]:
-    """``pattern`` ready for ``fullmatch``. Raises ``re.error`` for one that Python has no words for."""
-    text = pattern.replace(_SURROGATES, "\\U00010000-\\U0010FFFF")
-    text = text.replace("[\\w-_", "[\\w\\-_").replace("\\z", "\\Z")
-    # A bound on the end of the text, which a few models carry by mistake, says nothing.
-    text = re.sub(r"\$\{\d+,\d*\}", "$", text)
-    return re.compile(_properties(text))
+    r"""``pattern``, ready for ``fullmatch``; ``\w``, ``\d`` and ``\s`` are ASCII, as in Java.
+
+    Raises ``re.error`` for what Python has no words for.
+    """
+    return re.compile(_TAME.get(pattern) or "".join(_translated(pattern)), re.ASCII)
 
 
-def _properties(text: str) -> str:
-    """Replace ``\\p{...}``, inside and outside of character classes, by ranges."""
-    result, inside, position = [], False, 0
-    while position < len(text):
-        found = _PROPERTY.match(text, position)
-        if found:
-            ranges = _POSIX.get(found[1]) or _category(found[1])
-            result.append(ranges if inside else f"[{ranges}]")
-            position = found.end()
-            continue
-        if text[position] == "\\":
-            result.append(text[position : position + 2])
-            position += 2
-            continue
-        if text[position] == "[":
-            inside = True
-        elif text[position] == "]":
-            inside = False
-        result.append(text[position])
-        position += 1
-    return "".join(result)
+def _translated(pattern: str) -> Iterator[str]:
+    inside = False  # of a character class
+    after_class = False  # inside, just after an escape that stands for several characters
+    for found in _TOKEN.finditer(pattern):
+        text, was_after_class = found[0], after_class
+        after_class = False
+        if found["pairs"] and inside:
+            yield _BEYOND_16_BITS
+        elif found["property"]:
+            ranges = _POSIX.get(found["property"]) or _category(found["property"])
+            negative = text[1] == "P"
+            if negative and inside:
+                raise re.error(f"a negated property inside a class: {text}")
+            yield ranges if inside else f"[{'^' if negative else ''}{ranges}]"
+            after_class = inside
+        elif found["idle"] and not inside:
+            yield "$"
+        elif found["escape"] or found["pairs"]:
+            yield r"\Z" if text == r"\z" and not inside else text
+            after_class = inside and text in (r"\w", r"\d", r"\s", r"\W", r"\D", r"\S")
+        elif inside:
+            if text == "]":
+                inside = False
+            elif found["open"] or text == "&":
+                # Java would take an inner class, or the intersection of two; no model has either.
+                text = "".join(f"\\{character}" for character in text)
+            yield rf"\{text}" if text in "|~" or (text == "-" and was_after_class) else text
+        else:
+            inside = bool(found["open"])
+            yield text
 
 
 @functools.cache
 def _category(name: str) -> str:
-    """A Unicode category (``L``, ``Zs``) as ranges for a character class. Raises ``re.error``."""
-    ranges: list[str] = []
-    first: int | None = None
-    for point in range(sys.maxunicode + 2):
-        belongs = point <= sys.maxunicode and unicodedata.category(chr(point)).startswith(name)
-        if belongs and first is None:
-            first = point
-        elif not belongs and first is not None:
-            ranges.append(f"\\U{first:08x}-\\U{point - 1:08x}")
-            first = None
-    if not ranges:
+    """A Unicode category (``L``, ``Zs``) as the inside of a character class. Raises ``re.error``."""
+    ranges = [
+        f"\\U{points[0]:08x}-\\U{points[-1]:08x}"
+        for belongs, group in itertools.groupby(_categories(), key=lambda pair: pair[1].startswith(name))
+        if belongs
+        for points in [[point for point, _ in group]]
+    ]
+    if not ranges or len(name) > 2:
         raise re.error(f"unknown category {name}")
     return "".join(ranges)
+
+
+@functools.cache
+def _categories() -> list[tuple[int, str]]:
+    """Code points with their categories, but for the planes where nothing is assigned to any of them."""
+    points = itertools.chain(range(0x40000), range(0xE0000, 0xE0200))
+    return [(point, unicodedata.category(chr(point))) for point in points]

@@ -1,6 +1,8 @@
-"""The protocols of AWS, a file each, both ways."""
+"""The protocols of AWS, a file each, both ways, driven by the service models."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from clary.protocol.codecs.codec import Codec
 from clary.protocol.codecs.json import JsonCodec
@@ -9,17 +11,18 @@ from clary.protocol.codecs.rest_json import RestJsonCodec
 from clary.protocol.codecs.rest_xml import RestXmlCodec
 from clary.protocol.codecs.rpc_cbor import RpcCborCodec
 
-__all__ = ["Codec", "codec_for"]
+__all__ = ["CODECS", "Codec", "codec_for"]
 
-_CODECS: dict[str, Codec] = {
+CODECS: Mapping[str, Codec] = {
     "json": JsonCodec(),
     "rest-json": RestJsonCodec(),
     "rest-xml": RestXmlCodec(),
     "query": QueryCodec(),
     "smithy-rpc-v2-cbor": RpcCborCodec(),
 }
+"""By the names that botocore's models have for the protocols."""
 
 
 def codec_for(protocol: str) -> Codec:
-    """The codec of a protocol, named as botocore's models name it. Raises ``KeyError``."""
-    return _CODECS[protocol]
+    """The codec of ``protocol``, one of `CODECS`. Raises ``KeyError``."""
+    return CODECS[protocol]

@@ -1,6 +1,6 @@
-"""Values as JSON and CBOR hold them: the walk along a shape that both share.
+"""Members as JSON and CBOR hold them: the walk along a shape that the two share.
 
-The two differ in three leaves only (blob, timestamp, float), which a `Leaves` gives.
+They differ in three leaves only, the types that JSON does not have, which a `Leaves` gives.
 """
 
 from __future__ import annotations
@@ -11,104 +11,178 @@ from typing import Any
 
 from botocore.model import Shape
 
-from clary.protocol.codecs.codec import MAX_DEPTH, unreadable
+from clary.protocol.codecs.codec import MAX_DEPTH, Unreadable
+from clary.protocol.codecs.scalars import INTEGER_BITS, NOT_FINITE, checked, in_range
 
 
 @dataclass(frozen=True)
 class Leaves:
-    """How a protocol holds what JSON has no type for."""
+    """How a protocol holds what JSON has no type for. Readers raise `Unreadable`."""
 
-    read_blob: Callable[[object], bytes]
-    write_blob: Callable[[object], object]
-    read_timestamp: Callable[[object], float]
-    write_timestamp: Callable[[object], object]
-    write_float: Callable[[object], object]
+    read_blob: Callable[[Any], bytes]
+    write_blob: Callable[[bytes], Any]
+    read_timestamp: Callable[[Any], float]
+    write_timestamp: Callable[[Any], Any]
+    write_float: Callable[[float], Any]
 
 
-_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "string": ((str,), "a string"),
-    "character": ((str,), "a string"),
-    "integer": ((int,), "a whole number"),
-    "long": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "double": ((int, float), "a number"),
-    "boolean": ((bool,), "true or false"),
+def read(shape: Shape, value: Any, leaves: Leaves, depth: int = MAX_DEPTH) -> Any:
+    """``value`` in the types of ``shape``. Raises `Unreadable`."""
+    if depth < 0:
+        raise Unreadable(f"Values are nested more than {MAX_DEPTH} deep")
+    kind = shape.type_name
+    if kind == "string":
+        if isinstance(value, str):
+            return value
+    elif kind == "structure":
+        if isinstance(value, dict):
+            return read_members(shape, value, leaves, depth)
+    elif kind == "list":
+        if isinstance(value, list):
+            return _read_list(shape, value, leaves, depth)
+    elif kind == "map":
+        if isinstance(value, dict):
+            return _read_map(shape, value, leaves, depth)
+    elif kind == "boolean":
+        if isinstance(value, bool):
+            return value
+    elif kind == "timestamp":
+        return leaves.read_timestamp(value)
+    elif kind == "blob":
+        return leaves.read_blob(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if kind in ("float", "double"):
+            return _as_float(value)
+        if isinstance(value, int) or value.is_integer():
+            return in_range(kind, int(value))
+    elif kind in ("float", "double") and isinstance(value, str) and value in NOT_FINITE:
+        return NOT_FINITE[value]
+    elif kind == "character" and isinstance(value, str):
+        return value
+    raise _mismatch(kind, value)
+
+
+def read_members(shape: Shape, document: dict[Any, Any], leaves: Leaves, depth: int = MAX_DEPTH) -> Any:
+    """The members of a structure that travel in documents. Raises `Unreadable`."""
+    if getattr(shape, "is_document_type", False):
+        return document
+    members = {}
+    for name, member in shape.members.items():
+        serialization = member.serialization
+        value = document.get(serialization.get("name", name))
+        if value is None or "location" in serialization:
+            continue
+        try:
+            members[name] = read(member, value, leaves, depth - 1)
+        except Unreadable as error:
+            raise error.within(name) from None
+    return members
+
+
+def _read_list(shape: Shape, items: list[Any], leaves: Leaves, depth: int) -> list[Any]:
+    member = shape.member
+    values = []
+    for item in items:
+        try:
+            values.append(None if item is None else read(member, item, leaves, depth - 1))
+        except Unreadable as error:
+            raise error.within(str(len(values) + 1)) from None
+    return values
+
+
+def _read_map(shape: Shape, entries: dict[Any, Any], leaves: Leaves, depth: int) -> dict[Any, Any]:
+    value_shape = shape.value
+    values = {}
+    for key, item in entries.items():
+        if not isinstance(key, str):
+            raise _mismatch("string", key)
+        if item is None:
+            continue
+        try:
+            values[key] = read(value_shape, item, leaves, depth - 1)
+        except Unreadable as error:
+            raise error.within(key) from None
+    return values
+
+
+def _as_float(number: int | float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        raise Unreadable("A number is out of the range of type double") from None
+
+
+_GIVEN: Mapping[type, str] = {
+    str: "STRING_VALUE",
+    bool: "BOOLEAN_VALUE",
+    int: "NUMBER_VALUE",
+    float: "NUMBER_VALUE",
+    bytes: "BINARY_VALUE",
+    type(None): "NULL_VALUE",
+}
+_WANTED: Mapping[str, str] = {
+    "string": "a String",
+    "character": "a String",
+    "integer": "an Integer",
+    "long": "a Long",
+    "float": "a Float",
+    "double": "a Double",
+    "boolean": "a Boolean",
 }
 
 
-def read(shape: Shape, value: Any, leaves: Leaves, path: str = "", depth: int = 0) -> Any:
-    """``value`` in the types of ``shape``. Raises `Invalid` naming the member whose type is wrong."""
-    if depth > MAX_DEPTH:
-        raise unreadable(f"The request nests values more than {MAX_DEPTH} deep.")
-    kind = shape.type_name
-    if kind == "structure":
-        if getattr(shape, "is_document_type", False):
-            return value
-        _expect(isinstance(value, dict), path, "an object", value)
-        members = {}
-        for name, member in shape.members.items():
-            wire_name = member.serialization.get("name", name)
-            if value.get(wire_name) is not None:
-                inner = f"{path}.{name}" if path else name
-                members[name] = read(member, value[wire_name], leaves, inner, depth + 1)
-        return members
+def _mismatch(kind: str, value: Any) -> Unreadable:
+    """What AWS says of a value of the wrong type."""
+    if isinstance(value, dict):
+        return Unreadable("Start of structure or map found where not expected")
+    if isinstance(value, list):
+        return Unreadable("Start of list found where not expected")
     if kind == "list":
-        _expect(isinstance(value, list), path, "a list", value)
-        return [
-            read(shape.member, item, leaves, f"{path}.{number}", depth + 1)
-            for number, item in enumerate(value, 1)
-            if item is not None
-        ]
-    if kind == "map":
-        _expect(isinstance(value, dict), path, "an object", value)
-        return {
-            read(shape.key, key, leaves, path, depth + 1): read(
-                shape.value, item, leaves, f"{path}.{key}", depth + 1
-            )
-            for key, item in value.items()
-            if item is not None
-        }
-    if kind == "blob":
-        return leaves.read_blob(value)
-    if kind == "timestamp":
-        return leaves.read_timestamp(value)
-    types, words = _KINDS[kind]
-    if kind in ("float", "double") and isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
-        return float(value)
-    wrong_bool = isinstance(value, bool) and kind != "boolean"
-    if kind in ("integer", "long") and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    _expect(isinstance(value, types) and not wrong_bool, path, words, value)
-    return float(value) if kind in ("float", "double") else value
-
-
-def _expect(holds: bool, path: str, words: str, value: object) -> None:
-    if not holds:
-        shown = str(value)[:100]
-        raise unreadable(f"'{path or 'the request'}' must be {words}, not {type(value).__name__} {shown}")
+        return Unreadable("Expected list or null")
+    if kind in ("structure", "map"):
+        return Unreadable("Expected structure or map, or null")
+    given = _GIVEN.get(type(value), "A value of unknown type")
+    wanted = _WANTED.get(kind, f"a {kind}")
+    return Unreadable(f"{given} can not be converted to {wanted}")
 
 
 def write(shape: Shape, value: Any, leaves: Leaves) -> Any:
-    """``value`` cut down to ``shape``, as the protocol holds it."""
+    """``value`` cut down to ``shape``, as the protocol holds it. Raises ``TypeError``."""
     kind = shape.type_name
     if kind == "structure":
-        if getattr(shape, "is_document_type", False):
-            return value
-        return {
-            member.serialization.get("name", name): write(member, value[name], leaves)
-            for name, member in shape.members.items()
-            if value.get(name) is not None
-        }
-    if kind == "list":
-        return [write(shape.member, item, leaves) for item in value]
-    if kind == "map":
-        return {key: write(shape.value, item, leaves) for key, item in value.items() if item is not None}
-    if kind == "blob":
-        return leaves.write_blob(value)
-    if kind == "timestamp":
+        if isinstance(value, Mapping):
+            return write_members(shape, value, leaves)
+    elif kind == "list":
+        if isinstance(value, (list, tuple)):
+            member = shape.member
+            return [write(member, item, leaves) for item in value]
+    elif kind == "map":
+        if isinstance(value, Mapping):
+            key_shape, value_shape = shape.key, shape.value
+            return {
+                checked(key_shape, key): write(value_shape, item, leaves)
+                for key, item in value.items()
+                if item is not None
+            }
+    elif kind == "timestamp":
         return leaves.write_timestamp(value)
-    if kind in ("float", "double"):
-        return leaves.write_float(value)
-    if kind in ("integer", "long"):
-        return int(value)
-    return bool(value) if kind == "boolean" else str(value)
+    elif kind == "blob":
+        return leaves.write_blob(checked(shape, value))
+    elif kind in ("float", "double"):
+        return leaves.write_float(checked(shape, value))
+    elif kind in INTEGER_BITS or kind in _WANTED:
+        return checked(shape, value)
+    raise TypeError(f"{shape.name} is a {kind}, not {type(value).__name__}")
+
+
+def write_members(shape: Shape, members: Mapping[str, Any], leaves: Leaves) -> Any:
+    """The members of a structure that travel in documents, by their wire names."""
+    if getattr(shape, "is_document_type", False):
+        return dict(members)
+    document = {}
+    for name, member in shape.members.items():
+        value = members.get(name)
+        serialization = member.serialization
+        if value is not None and "location" not in serialization and "eventstream" not in serialization:
+            document[serialization.get("name", name)] = write(member, value, leaves)
+    return document

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,93 +9,99 @@ from urllib.parse import parse_qsl
 
 from botocore.model import Shape
 
-from clary.protocol.codecs.codec import unreadable
-from clary.protocol.codecs.timestamps import as_text, read_timestamp
+from clary.protocol.codecs.codec import Unreadable
+from clary.protocol.codecs.scalars import read_base64, read_scalar, write_base64, write_scalar
 from clary.protocol.wire import Headers, HttpRequest, Members, ReplyMembers
 
 MAX_QUERY_FIELDS = 1000
 
 
-def read_bound_members(
-    shape: Shape | None, request: HttpRequest, path_parameters: Mapping[str, str]
-) -> Members:
-    """The members of ``shape`` that are not in the body. Raises `Invalid` for text of the wrong type."""
-    if shape is None:
-        return {}
-    try:
-        pairs = parse_qsl(request.query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-    except ValueError:
-        raise unreadable(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
-    bound = {
-        member.serialization.get("name", name)
-        for name, member in shape.members.items()
-        if member.serialization.get("location") == "querystring"
-    }
-    found: Members = {}
+def read_bound_members(shape: Shape, request: HttpRequest, path_parameters: Mapping[str, str]) -> Members:
+    """The members of ``shape`` that are not in the body. Raises `Unreadable`."""
+    query = _query(request.query)
+    members: Members = {}
     for name, member in shape.members.items():
         location = member.serialization.get("location")
+        if location is None:
+            continue
         wire_name = member.serialization.get("name", name)
-        if location == "uri":
-            if wire_name in path_parameters:
-                found[name] = _scalar(member, path_parameters[wire_name], name, "iso8601")
-        elif location == "querystring":
-            values = [value for key, value in pairs if key == wire_name]
-            if member.type_name == "list":
-                if values:
-                    found[name] = [_scalar(member.member, value, name, "iso8601") for value in values]
-            elif member.type_name == "map":
-                rest = [(key, value) for key, value in pairs if key not in bound]
-                if rest:
-                    found[name] = _query_map(member, rest)
-            elif values:
-                found[name] = _scalar(member, values[0], name, "iso8601")
-        elif location == "header":
-            value = request.headers.get(wire_name)
-            if value is not None:
-                found[name] = _header_value(member, request.headers.all(wire_name), name)
-        elif location == "headers":
-            prefix = wire_name.lower()
-            values_by_name: dict[str, str] = {}
-            for key, value in request.headers.items():
-                if key.startswith(prefix):
-                    rest_of_name = key[len(prefix) :]
-                    earlier = values_by_name.get(rest_of_name)
-                    values_by_name[rest_of_name] = value if earlier is None else f"{earlier},{value}"
-            if values_by_name:
-                found[name] = values_by_name
-    return found
+        try:
+            if location == "uri":
+                value = _single(member, path_parameters.get(wire_name))
+            elif location == "querystring":
+                value = _query_value(shape, member, wire_name, query)
+            elif location == "header":
+                value = _header_value(member, request.headers.all(wire_name))
+            elif location == "headers":
+                value = _prefixed(request.headers, wire_name.lower())
+            else:
+                continue
+        except Unreadable as error:
+            raise error.within(name) from None
+        if value is not None:
+            members[name] = value
+    return members
 
 
-def _query_map(shape: Shape, pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    if shape.value.type_name != "list":
-        return dict(pairs)
-    grouped: dict[str, list[str]] = {}
-    for key, value in pairs:
-        grouped.setdefault(key, []).append(value)
-    return grouped
+def _query(text: str) -> dict[str, list[str]]:
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError:
+        raise Unreadable(f"The query has more than {MAX_QUERY_FIELDS} fields") from None
+    fields: dict[str, list[str]] = {}
+    for name, value in pairs:
+        fields.setdefault(name, []).append(value)
+    return fields
 
 
-def _header_value(shape: Shape, values: list[str], name: str) -> Any:
+def _single(shape: Shape, text: str | None) -> Any:
+    """A scalar; nothing for text that is empty where that can be no value."""
+    if text is None or (text == "" and shape.type_name not in ("string", "character", "blob")):
+        return None
+    return read_scalar(shape, text)
+
+
+def _query_value(parent: Shape, shape: Shape, wire_name: str, query: Mapping[str, list[str]]) -> Any:
+    if shape.type_name == "map":
+        # What no other member names.
+        taken = {member.serialization.get("name", name) for name, member in parent.members.items()}
+        several = shape.value.type_name == "list"
+        rest = {key: values if several else values[0] for key, values in query.items() if key not in taken}
+        return rest or None
+    values = query.get(wire_name)
+    if values is None:
+        return None
     if shape.type_name == "list":
-        return [
-            _scalar(shape.member, item, name, "rfc822") for value in values for item in _split(value) if item
-        ]
+        return [read_scalar(shape.member, value) for value in values]
+    return _single(shape, values[0])
+
+
+def _header_value(shape: Shape, values: list[str]) -> Any:
+    if not values:
+        return None
+    if shape.type_name == "list":
+        separate = _split_dates if shape.member.type_name == "timestamp" else _split
+        items = [item for value in values for item in separate(value)]
+        return [read_scalar(shape.member, item) for item in items] or None
     if shape.serialization.get("jsonvalue"):
         try:
-            return json.loads(base64.b64decode(values[0], validate=True))
-        except (binascii.Error, ValueError):
-            raise unreadable(f"'{name}' must be base64 of JSON.") from None
-    return _scalar(shape, values[0], name, "rfc822")
+            return json.loads(read_base64(values[0]))
+        except ValueError:
+            raise Unreadable("the header must be base64 of JSON") from None
+    return _single(shape, values[0])
 
 
 def _split(text: str) -> list[str]:
-    """Items of a comma-separated header; quotes keep a comma together, a backslash the next character."""
-    items, item, quoted, escaped = [], "", False, False
+    """The items of a comma-separated header. Quotes keep a comma inside, a backslash a quote."""
+    items: list[str] = []
+    item, quoted, escaping = "", False, False
     for character in text:
-        if escaped:
-            item, escaped = item + character, False
+        if escaping:
+            item, escaping = item + character, False
         elif quoted and character == "\\":
-            escaped = True
+            escaping = True
         elif character == '"':
             quoted = not quoted
         elif character == "," and not quoted:
@@ -105,29 +109,28 @@ def _split(text: str) -> list[str]:
             item = ""
         else:
             item += character
-    return [*items, item.strip()]
+    return [item for item in (*items, item.strip()) if item]
 
 
-def _scalar(shape: Shape, text: str, name: str, timestamp_format: str) -> Any:
-    kind = shape.type_name
-    try:
-        if kind in ("integer", "long"):
-            return int(text)
-        if kind in ("float", "double"):
-            return float(text)
-        if kind == "boolean":
-            return {"true": True, "false": False}[text.lower()]
-        if kind == "blob":
-            return base64.b64decode(text, validate=True)
-    except (ValueError, KeyError, binascii.Error):
-        raise unreadable(f"'{name}' must be of type {kind}, not '{text[:100]}'.") from None
-    return read_timestamp(text) if kind == "timestamp" else text
+def _split_dates(text: str) -> list[str]:
+    """HTTP dates: every second comma is their own."""
+    pieces = text.split(",")
+    return [",".join(pieces[index : index + 2]).strip() for index in range(0, len(pieces), 2)]
 
 
-def write_bound_members(shape: Shape | None, members: ReplyMembers, headers: Headers) -> int | None:
-    """Put the members that are headers into ``headers``; gives the member that is the status, if any."""
+def _prefixed(headers: Headers, prefix: str) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        if name.startswith(prefix):
+            key = name[len(prefix) :]
+            found[key] = f"{found[key]},{value}" if key in found else value
+    return found or None
+
+
+def write_bound_members(shape: Shape, members: ReplyMembers, headers: Headers) -> int | None:
+    """Set the headers that are members. Gives the status, if that is a member. Raises ``TypeError``."""
     status = None
-    for name, member in shape.members.items() if shape is not None else ():
+    for name, member in shape.members.items():
         value = members.get(name)
         location = member.serialization.get("location")
         if value is None or location is None:
@@ -136,34 +139,32 @@ def write_bound_members(shape: Shape | None, members: ReplyMembers, headers: Hea
         if location == "statusCode":
             status = int(value)
         elif location == "header":
-            headers.set(wire_name, _clean(_header_text(member, value)))
+            headers.set(wire_name, one_line(_header_text(member, value)))
         elif location == "headers":
             for key, item in value.items():
-                headers.set(f"{wire_name}{key}", _clean(str(item)))
+                headers.set(f"{wire_name}{key}", one_line(item))
     return status
 
 
 def _header_text(shape: Shape, value: Any) -> str:
-    if shape.type_name == "timestamp":
-        return as_text(value, shape.serialization.get("timestampFormat", "rfc822"))
-    if shape.type_name == "boolean":
-        return "true" if value else "false"
     if shape.type_name == "list":
-        return ", ".join(_header_text(shape.member, item) for item in value)
-    if shape.type_name == "blob":
-        return base64.b64encode(bytes(value)).decode()
+        return ", ".join(_quoted(_header_text(shape.member, item)) for item in value)
     if shape.serialization.get("jsonvalue"):
-        return base64.b64encode(json.dumps(value).encode()).decode()
-    return str(value)
+        return write_base64(json.dumps(value, separators=(",", ":")).encode())
+    return write_scalar(shape, value, "rfc822")
 
 
-def _clean(text: str) -> str:
-    """A header's value cannot hold line breaks: they would begin another header."""
+def _quoted(text: str) -> str:
+    if "," not in text and '"' not in text:
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def one_line(text: str) -> str:
+    """``text`` as a header's value: a line break would begin another header."""
     return text.replace("\r", " ").replace("\n", " ")
 
 
-def body_members(shape: Shape) -> dict[str, Shape]:
-    """The members that are neither bound elsewhere nor the payload's neighbours: those in the document."""
-    return {
-        name: member for name, member in shape.members.items() if member.serialization.get("location") is None
-    }
+def has_body_members(shape: Shape) -> bool:
+    """Whether members of ``shape`` travel in the document that is the body."""
+    return any("location" not in member.serialization for member in shape.members.values())

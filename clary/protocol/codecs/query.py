@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 from botocore.model import OperationModel, ServiceModel, Shape
 
 from clary.protocol.codecs import xml
-from clary.protocol.codecs.codec import MAX_DEPTH, has_streaming_payload, unreadable
+from clary.protocol.codecs.codec import MAX_DEPTH, Unreadable, has_streaming_payload, refusing
+from clary.protocol.codecs.scalars import read_scalar
 from clary.protocol.faults import WireFault
 from clary.protocol.wire import Headers, HttpRequest, HttpResponse, Members, ReplyMembers
 
@@ -18,16 +19,20 @@ MAX_FORM_FIELDS = 10_000
 
 
 @dataclass
-class _Node:
-    """A form's fields as a tree: ``Tags.member.1.Key=k`` hangs below ``Tags``, ``member``, ``1``, ``Key``."""
+class _Field:
+    """A form's fields as a tree: ``Tags.member.1.Key=k`` is ``k`` below Tags, member, 1 and Key."""
 
     text: str | None = None
-    children: dict[str, _Node] = field(default_factory=dict)
+    inner: dict[str, _Field] = field(default_factory=dict)
 
-    def numbered(self) -> list[_Node]:
-        """The children ``1``, ``2``, ... in the order of their numbers."""
-        found = [(int(name), node) for name, node in self.children.items() if name.isdecimal()]
-        return [node for _, node in sorted(found, key=lambda pair: pair[0])]
+    def numbered(self) -> list[_Field]:
+        """The fields ``1``, ``2``, ... in the order of their numbers, gaps closed."""
+        found = [
+            (int(name), inner)
+            for name, inner in self.inner.items()
+            if name.isascii() and name.isdigit() and len(name) <= 9
+        ]
+        return [inner for _, inner in sorted(found, key=lambda pair: pair[0])]
 
 
 class QueryCodec:
@@ -42,89 +47,117 @@ class QueryCodec:
     ) -> Members:
         if operation.input_shape is None:
             return {}
-        root = _Node()
-        for text in (request.query, body.decode("utf-8", "replace")):
-            try:
-                pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
-            except ValueError:
-                raise unreadable(f"The form has more than {MAX_FORM_FIELDS} fields.") from None
-            for name, value in pairs:
-                parts = name.split(".")
-                if len(parts) > MAX_DEPTH:
-                    raise unreadable(f"The request nests values more than {MAX_DEPTH} deep.")
-                node = root
-                for part in parts:
-                    node = node.children.setdefault(part, _Node())
-                node.text = value
-        return dict(_read(operation.input_shape, root))
+        with refusing("MalformedInput"):
+            return _read_members(operation.input_shape, _form(request.query, body))
 
     def serialize_reply(
         self, operation: OperationModel, members: ReplyMembers, request_id: str
     ) -> HttpResponse:
-        name, shape = operation.name, operation.output_shape
-        result = ""
+        shape = operation.output_shape
+        writer = xml.Writer()
+        writer.open(f"{operation.name}Response", _namespace(operation.service_model))
         if shape is not None:
-            inner = xml.write_members(shape, members)
-            wrapper = shape.serialization.get("resultWrapper")
-            result = f"<{wrapper}>{inner}</{wrapper}>" if wrapper else inner
-        text = (
-            f'<{name}Response xmlns="{_namespace(operation.service_model)}">{result}'
-            f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
-        )
-        return HttpResponse(200, _headers(request_id), text.encode("utf-8", "replace"))
+            wrapper = shape.serialization.get("resultWrapper", f"{operation.name}Result")
+            writer.open(wrapper)
+            writer.members(shape, members)
+            writer.close(wrapper)
+        writer.open("ResponseMetadata")
+        writer.text("RequestId", request_id)
+        writer.close("ResponseMetadata")
+        writer.close(f"{operation.name}Response")
+        return HttpResponse(200, _headers(request_id), writer.encode())
 
     def serialize_fault(
         self, service: ServiceModel, operation: OperationModel | None, fault: WireFault, request_id: str
     ) -> HttpResponse:
-        fields = "".join(
-            f"<{name}>{xml.escaped(str(value))}</{name}>" for name, value in fault.fields.items()
-        )
-        text = (
-            f'<ErrorResponse xmlns="{_namespace(service)}"><Error><Type>{fault.kind}</Type>'
-            f"<Code>{xml.escaped(fault.code)}</Code><Message>{xml.escaped(fault.message)}</Message>{fields}</Error>"
-            f"<RequestId>{request_id}</RequestId></ErrorResponse>"
-        )
-        return HttpResponse(fault.status, _headers(request_id), text.encode("utf-8", "replace"))
+        writer = xml.Writer()
+        writer.open("ErrorResponse", _namespace(service))
+        writer.open("Error")
+        writer.text("Type", fault.kind)
+        writer.text("Code", fault.code)
+        writer.text("Message", fault.message)
+        if fault.shape is not None:
+            members = {name: value for name, value in fault.fields.items() if name in fault.shape.members}
+            writer.members(fault.shape, members)
+        writer.close("Error")
+        writer.text("RequestId", request_id)
+        writer.close("ErrorResponse")
+        return HttpResponse(fault.status, _headers(request_id), writer.encode())
 
     def has_streaming_payload(self, operation: OperationModel) -> bool:
         return has_streaming_payload(operation)
 
 
-def _namespace(service: ServiceModel) -> str:
-    return str(service.metadata.get("xmlNamespace", f"https://{service.endpoint_prefix}.amazonaws.com/doc/"))
+def _namespace(service: ServiceModel) -> str | None:
+    namespace = service.metadata.get("xmlNamespace")
+    return str(namespace) if namespace else None
 
 
 def _headers(request_id: str) -> Headers:
     return Headers([("content-type", "text/xml"), ("x-amzn-requestid", request_id)])
 
 
-def _read(shape: Shape, node: _Node) -> Any:
+def _form(query: str, body: bytes) -> _Field:
+    """The fields of the query and of the body. Raises `Unreadable`."""
+    root = _Field()
+    try:
+        texts = (query, body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Unreadable("The form must be text in UTF-8") from None
+    for text in texts:
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict")
+        except UnicodeDecodeError:
+            raise Unreadable("The form must be text in UTF-8") from None
+        except ValueError:
+            raise Unreadable(f"The form has more than {MAX_FORM_FIELDS} fields") from None
+        for name, value in pairs:
+            parts = name.split(".", MAX_DEPTH + 1)
+            if len(parts) > MAX_DEPTH:
+                raise Unreadable(f"Values are nested more than {MAX_DEPTH} deep")
+            place = root
+            for part in parts:
+                place = place.inner.setdefault(part, _Field())
+            place.text = value
+    return root
+
+
+def _read_members(shape: Shape, place: _Field) -> Members:
+    members: Members = {}
+    for name, member in shape.members.items():
+        wire_name = member.serialization.get("name", name)
+        if member.type_name == "list" and member.serialization.get("flattened"):
+            # botocore names the fields of a flattened list after its member, where that has a name.
+            inner_name = member.member.serialization.get("name", wire_name)
+            found = place.inner.get(inner_name) or place.inner.get(wire_name)
+        else:
+            found = place.inner.get(wire_name)
+        if found is not None:
+            try:
+                members[name] = _read(member, found)
+            except Unreadable as error:
+                raise error.within(name) from None
+    return members
+
+
+def _read(shape: Shape, place: _Field) -> Any:
     kind = shape.type_name
     if kind == "structure":
-        members = {}
-        for name, member in shape.members.items():
-            wire_name = member.serialization.get("name", name)
-            if member.type_name == "list" and member.serialization.get("flattened"):
-                # botocore names the fields of a flattened list after its member, where that has a name.
-                wire_name = member.member.serialization.get("name", wire_name)
-            child = node.children.get(wire_name)
-            if child is not None:
-                members[name] = _read(member, child)
-        return members
+        return _read_members(shape, place)
     if kind == "list":
-        holder = node
         if not shape.serialization.get("flattened"):
-            inner = shape.member.serialization.get("name", "member")
-            holder = node.children.get(inner, _Node())
-        return [_read(shape.member, item) for item in holder.numbered()]
+            place = place.inner.get(shape.member.serialization.get("name", "member"), _Field())
+        return [_read(shape.member, item) for item in place.numbered()]
     if kind == "map":
-        holder = node if shape.serialization.get("flattened") else node.children.get("entry", _Node())
-        key_name = shape.key.serialization.get("name", "key")
-        value_name = shape.value.serialization.get("name", "value")
-        entries = {}
-        for item in holder.numbered():
-            if key_name in item.children and value_name in item.children:
-                key = _read(shape.key, item.children[key_name])
-                entries[key] = _read(shape.value, item.children[value_name])
-        return entries
-    return xml.read_text(shape, node.text or "")
+        if not shape.serialization.get("flattened"):
+            place = place.inner.get("entry", _Field())
+        return dict(_read_entry(shape, item) for item in place.numbered())
+    return read_scalar(shape, place.text or "")
+
+
+def _read_entry(shape: Shape, place: _Field) -> tuple[Any, Any]:
+    key = place.inner.get(shape.key.serialization.get("name", "key"))
+    value = place.inner.get(shape.value.serialization.get("name", "value"))
+    if key is None or value is None:
+        raise Unreadable("An entry of a map lacks its key or its value")
+    return _read(shape.key, key), _read(shape.value, value)

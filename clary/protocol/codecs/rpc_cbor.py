@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -10,36 +9,81 @@ from typing import Any
 import cbor2
 from botocore.model import OperationModel, ServiceModel
 
-from clary.protocol.codecs.codec import has_streaming_payload, unreadable
-from clary.protocol.codecs.documents import Leaves, read, write
-from clary.protocol.codecs.timestamps import as_number, epoch_seconds, read_timestamp
+from clary.protocol.codecs.codec import MAX_DEPTH, Unreadable, has_streaming_payload, refusing
+from clary.protocol.codecs.documents import Leaves, read_members, write_members
+from clary.protocol.codecs.json import fault_document, set_error_headers
+from clary.protocol.codecs.timestamps import as_number, read_timestamp
 from clary.protocol.faults import WireFault
 from clary.protocol.wire import Headers, HttpRequest, HttpResponse, Members, ReplyMembers
 
 _EPOCH_TAG = 1
 
 
-def _read_blob(value: object) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    raise unreadable("A blob must be a byte string.")
+def _read_blob(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise Unreadable("a blob must be a byte string")
+    return value
 
 
-def _read_timestamp(value: object) -> float:
-    return epoch_seconds(value) if isinstance(value, datetime) else read_timestamp(value)
-
-
-def _write_blob(value: object) -> bytes:
-    return bytes(value) if isinstance(value, (bytes, bytearray)) else str(value).encode()
+def _read_timestamp(value: Any) -> float:
+    return value.timestamp() if isinstance(value, datetime) else read_timestamp(value)
 
 
 LEAVES = Leaves(
-    _read_blob,
-    _write_blob,
-    _read_timestamp,
-    lambda value: cbor2.CBORTag(_EPOCH_TAG, as_number(value)),
-    lambda value: float(str(value)),
+    read_blob=_read_blob,
+    write_blob=bytes,
+    read_timestamp=_read_timestamp,
+    write_timestamp=lambda value: cbor2.CBORTag(_EPOCH_TAG, as_number(value)),
+    write_float=float,
 )
+
+
+def _refuse_tag(decoder: Any) -> Any:
+    raise Unreadable("The request's body has a CBOR tag other than that of a timestamp")
+
+
+# Of the tags that cbor2 knows (shared values, regular expressions, big numbers, messages ...) this protocol
+# has one only.
+_FOREIGN_TAGS = (
+    0,
+    2,
+    3,
+    4,
+    5,
+    25,
+    28,
+    29,
+    30,
+    35,
+    36,
+    37,
+    52,
+    54,
+    100,
+    256,
+    258,
+    260,
+    261,
+    1004,
+    43000,
+    55799,
+)
+_TAGS = dict.fromkeys(_FOREIGN_TAGS, _refuse_tag)
+
+
+def load(body: bytes) -> dict[Any, Any]:
+    """The CBOR map that is ``body``; an empty body is an empty map. Raises `Unreadable`."""
+    if not body:
+        return {}
+    try:
+        document = cbor2.loads(body, semantic_decoders=_TAGS, max_depth=MAX_DEPTH, strict_hashable_types=True)
+    except Unreadable:
+        raise
+    except (cbor2.CBORError, ValueError, RecursionError, OverflowError, MemoryError) as error:
+        raise Unreadable(f"The request's body is not CBOR: {error}") from None
+    if not isinstance(document, dict):
+        raise Unreadable("The request's body must be a CBOR map")
+    return document
 
 
 class RpcCborCodec:
@@ -52,33 +96,27 @@ class RpcCborCodec:
         body: bytes,
         path_parameters: Mapping[str, str],
     ) -> Members:
-        document: Any = {}
-        if body:
-            try:
-                document = cbor2.load(io.BytesIO(body))
-            except (cbor2.CBORDecodeError, ValueError, RecursionError, OverflowError, MemoryError) as error:
-                raise unreadable(f"The request's body is not CBOR: {error}") from None
-        if not isinstance(document, dict):
-            raise unreadable("The request's body must be a CBOR map.")
-        return dict(read(operation.input_shape, document, LEAVES)) if operation.input_shape else {}
+        shape = operation.input_shape
+        with refusing("SerializationException"):
+            document = load(body)
+            return dict(read_members(shape, document, LEAVES)) if shape is not None else {}
 
     def serialize_reply(
         self, operation: OperationModel, members: ReplyMembers, request_id: str
     ) -> HttpResponse:
         shape = operation.output_shape
-        body = cbor2.dumps(write(shape, members, LEAVES)) if shape is not None else b""
-        return HttpResponse(200, _headers(request_id), body)
+        headers = _headers(request_id)
+        if shape is None:
+            headers.remove("content-type")
+            return HttpResponse(200, headers, b"")
+        return HttpResponse(200, headers, cbor2.dumps(write_members(shape, members, LEAVES)))
 
     def serialize_fault(
         self, service: ServiceModel, operation: OperationModel | None, fault: WireFault, request_id: str
     ) -> HttpResponse:
         headers = _headers(request_id)
-        if "awsQueryCompatible" in service.metadata:
-            headers.set("x-amzn-query-error", f"{fault.code};{fault.kind}")
-        document = {"__type": fault.shape_name, "message": fault.message}
-        if fault.shape is not None:
-            document |= write(fault.shape, fault.fields, LEAVES)
-        return HttpResponse(fault.status, headers, cbor2.dumps(document))
+        set_error_headers(headers, fault, service)
+        return HttpResponse(fault.status, headers, cbor2.dumps(fault_document(fault, LEAVES)))
 
     def has_streaming_payload(self, operation: OperationModel) -> bool:
         return has_streaming_payload(operation)

@@ -1,228 +1,251 @@
-"""XML documents along a shape, for REST-XML and Query.
+"""Members as XML holds them, for REST-XML and for the replies of Query.
 
-Parsing refuses document types, and with them entities and what can be done with them.
+Documents are read without document types, so without entities and what can be done with them, and to a
+limited depth. Namespaces are not looked at: clients differ in whether they send them.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
-from xml.sax.saxutils import escape, quoteattr
 
 from botocore.model import Shape
 
-from clary.protocol.codecs.codec import MAX_DEPTH, unreadable
-from clary.protocol.codecs.timestamps import as_text, read_timestamp
+from clary.protocol.codecs.codec import MAX_DEPTH, Unreadable
+from clary.protocol.codecs.scalars import read_scalar, write_scalar
 
-_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+MAX_ELEMENTS = 200_000
+
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+# Beside markup: a carriage return, which a parser would make a line feed, and what XML 1.0 cannot hold. The
+# latter goes out as a reference, as S3 does; a client that cannot read it asks for URL-encoded keys.
+_ESCAPED = re.compile('[&<>"\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]')
+
+
+@dataclass
+class Element:
+    """One element: names without prefix, the text before its first child."""
+
+    name: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    children: list[Element] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
 
 def parse(body: bytes) -> Element:
-    """The root element of ``body``, names without their namespaces. Raises `Invalid` (``MalformedXML``)."""
-    builder = TreeBuilder()
-    parser = expat.ParserCreate(namespace_separator="}")
-    depth = 0
+    """The root element of ``body``. Raises `Unreadable`."""
+    root = Element("")
+    open_elements = [root]
+    count = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _malformed(f"elements nest more than {MAX_DEPTH} deep")
-        plain = {key.rpartition("}")[2]: value for key, value in attributes.items()}
-        builder.start(name.rpartition("}")[2], plain)
+        nonlocal count
+        count += 1
+        if len(open_elements) > MAX_DEPTH:
+            raise Unreadable(f"Elements are nested more than {MAX_DEPTH} deep")
+        if count > MAX_ELEMENTS:
+            raise Unreadable(f"The document has more than {MAX_ELEMENTS} elements")
+        plain = {_local(key): value for key, value in attributes.items()}
+        element = Element(_local(name), plain)
+        open_elements[-1].children.append(element)
+        open_elements.append(element)
 
-    def end(name: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(name.rpartition("}")[2])
+    def end(_: str) -> None:
+        open_elements.pop()
+
+    def text(piece: str) -> None:
+        open_elements[-1].pieces.append(piece)
 
     def doctype(*_: object) -> None:
-        raise _malformed("document type declarations are not allowed")
+        raise Unreadable("Document type declarations are not allowed")
 
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
     parser.StartElementHandler = start
     parser.EndElementHandler = end
-    parser.CharacterDataHandler = builder.data
+    parser.CharacterDataHandler = text
     parser.StartDoctypeDeclHandler = doctype
-    parser.buffer_text = True
     try:
         parser.Parse(body, True)
-        return builder.close()
-    except expat.ExpatError as error:
-        raise _malformed(str(error)) from None
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two: of its encoding
+        raise Unreadable(f"The document is not XML: {error}") from None
+    return root.children[0]
 
 
-def _malformed(cause: str) -> Exception:
-    return unreadable(
-        "The XML you provided was not well-formed or did not validate against our published schema: "
-        f"{cause}.",
-        "MalformedXML",
-    )
+def _local(name: str) -> str:
+    return name.rpartition(":")[2]
 
 
 def read(shape: Shape, element: Element) -> Any:
-    """The value of ``element`` in the types of ``shape``. Raises `Invalid`."""
+    """The value of ``element`` in the types of ``shape``. Raises `Unreadable`."""
     kind = shape.type_name
     if kind == "structure":
-        members = {}
-        for name, member in shape.members.items():
-            wire_name = member.serialization.get("name", name)
-            if member.serialization.get("xmlAttribute"):
-                local = wire_name.rpartition(":")[2]
-                if local in element.attrib:
-                    members[name] = _read_text(member, element.attrib[local])
-            elif member.type_name in ("list", "map") and member.serialization.get("flattened"):
-                # The name of a flattened list's elements may be its member's own.
-                inner = member.member.serialization.get("name") if member.type_name == "list" else None
-                found = element.findall(inner or wire_name) or element.findall(wire_name)
-                if found:
-                    members[name] = (
-                        [read(member.member, item) for item in found]
-                        if member.type_name == "list"
-                        else dict(_entry(member, item) for item in found)
-                    )
-            else:
-                child = element.find(wire_name)
-                if child is not None:
-                    members[name] = read(member, child)
-        return members
+        return read_members(shape, element)
     if kind == "list":
-        return [read(shape.member, child) for child in element]
+        wanted = shape.member.serialization.get("name", "member")
+        return [read(shape.member, child) for child in element.children if child.name in (wanted, "member")]
     if kind == "map":
-        return dict(_entry(shape, child) for child in element)
-    return _read_text(shape, element.text or "")
+        return dict(_read_entry(shape, child) for child in element.children if child.name == "entry")
+    if kind in ("string", "character"):
+        return element.text
+    return read_scalar(shape, element.text.strip())
 
 
-def _entry(shape: Shape, element: Element) -> tuple[Any, Any]:
-    key = element.find(shape.key.serialization.get("name", "key"))
-    value = element.find(shape.value.serialization.get("name", "value"))
+def read_members(shape: Shape, element: Element) -> dict[str, Any]:
+    """The members of a structure that travel in documents. Raises `Unreadable`."""
+    by_name: dict[str, list[Element]] = {}
+    for child in element.children:
+        by_name.setdefault(child.name, []).append(child)
+    members = {}
+    for name, member in shape.members.items():
+        serialization = member.serialization
+        if "location" in serialization:
+            continue
+        wire_name = serialization.get("name", name)
+        try:
+            if serialization.get("xmlAttribute"):
+                if _local(wire_name) in element.attributes:
+                    members[name] = read_scalar(member, element.attributes[_local(wire_name)])
+            elif serialization.get("flattened") and member.type_name in ("list", "map"):
+                found = by_name.get(wire_name) or by_name.get(_flattened_name(member, wire_name))
+                if found:
+                    members[name] = _read_flattened(member, found)
+            elif wire_name in by_name:
+                members[name] = read(member, by_name[wire_name][0])
+        except Unreadable as error:
+            raise error.within(name) from None
+    return members
+
+
+def _flattened_name(shape: Shape, wire_name: str) -> str:
+    """The name of the elements of a flattened list, which its member may have."""
+    if shape.type_name != "list":
+        return wire_name
+    return str(shape.member.serialization.get("name", wire_name))
+
+
+def _read_flattened(shape: Shape, elements: list[Element]) -> Any:
+    if shape.type_name == "list":
+        return [read(shape.member, element) for element in elements]
+    return dict(_read_entry(shape, element) for element in elements)
+
+
+def _read_entry(shape: Shape, element: Element) -> tuple[Any, Any]:
+    found = {child.name: child for child in element.children}
+    key = found.get(shape.key.serialization.get("name", "key"))
+    value = found.get(shape.value.serialization.get("name", "value"))
     if key is None or value is None:
-        raise _malformed("a map's entry lacks its key or value")
+        raise Unreadable("An entry of a map lacks its key or its value")
     return read(shape.key, key), read(shape.value, value)
 
 
-def read_text(shape: Shape, text: str) -> Any:
-    """A scalar from its text. Raises `Invalid`."""
-    return _read_text(shape, text)
+class Writer:
+    """Writes members as elements. ``always_fraction``: see `timestamps.as_text`."""
 
+    def __init__(self, *, always_fraction: bool = False) -> None:
+        self._always_fraction = always_fraction
+        self._pieces: list[str] = []
 
-def _read_text(shape: Shape, text: str) -> Any:
-    kind = shape.type_name
-    if kind in ("string", "character"):
-        return text
-    text = text.strip()
-    try:
-        if kind in ("integer", "long"):
-            return int(text)
-        if kind in ("float", "double"):
-            return float(text)
-        if kind == "boolean":
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if kind == "blob":
-            return base64.b64decode(text, validate=True)
-    except (ValueError, KeyError, binascii.Error):
-        raise unreadable(f"'{text[:100]}' is not of type {kind}.", "MalformedXML") from None
-    if kind == "timestamp":
-        return read_timestamp(text)
-    raise unreadable(f"A {kind} cannot be text.", "MalformedXML")
+    def __str__(self) -> str:
+        return "".join(self._pieces)
 
+    def encode(self) -> bytes:
+        """What was written, as a document."""
+        return (DECLARATION + str(self)).encode("utf-8")
 
-def write(shape: Shape, value: Any, name: str, *, default_timestamp: str = "iso8601") -> str:
-    """``value`` as the element ``name``."""
-    pieces: list[str] = []
-    _write(shape, value, name, pieces, default_timestamp)
-    return "".join(pieces)
+    def open(self, name: str, namespace: str | None = None, attributes: str = "") -> None:
+        xmlns = f' xmlns="{escaped(namespace)}"' if namespace else ""
+        self._pieces.append(f"<{name}{xmlns}{attributes}>")
 
+    def close(self, name: str) -> None:
+        self._pieces.append(f"</{name}>")
 
-def write_members(shape: Shape, members: Any, *, without: frozenset[str] = frozenset()) -> str:
-    """The members of a structure as elements, without an element around them."""
-    pieces: list[str] = []
-    _write_members(shape, members, pieces, "iso8601", without)
-    return "".join(pieces)
+    def raw(self, markup: str) -> None:
+        """Markup that is ready."""
+        self._pieces.append(markup)
 
+    def text(self, name: str, text: str) -> None:
+        """An element with nothing but text."""
+        self._pieces.append(f"<{name}>{escaped(text)}</{name}>")
 
-def opening_tag(shape: Shape, name: str, value: Any = None) -> str:
-    """``<name ...>`` with the shape's namespace and its members that are attributes."""
-    attributes = ""
-    namespace = shape.serialization.get("xmlNamespace") or shape.metadata.get("xmlNamespace")
-    if namespace:
-        uri = namespace["uri"] if isinstance(namespace, dict) else namespace
-        prefix = namespace.get("prefix") if isinstance(namespace, dict) else None
-        attributes += f" xmlns{':' + prefix if prefix else ''}={quoteattr(uri)}"
-    if shape.type_name == "structure" and isinstance(value, dict):
-        for member_name, member in shape.members.items():
-            if member.serialization.get("xmlAttribute") and value.get(member_name) is not None:
-                wire_name = member.serialization.get("name", member_name)
-                attributes += f" {wire_name}={quoteattr(_text(member, value[member_name], 'iso8601'))}"
-    return f"<{name}{attributes}>"
-
-
-def _write(shape: Shape, value: Any, name: str, pieces: list[str], timestamps: str) -> None:
-    kind = shape.type_name
-    pieces.append(opening_tag(shape, name, value))
-    if kind == "structure":
-        _write_members(shape, value, pieces, timestamps, frozenset())
-    elif kind == "list":
-        inner = shape.member.serialization.get("name", "member")
-        for item in value:
-            _write(shape.member, item, inner, pieces, timestamps)
-    elif kind == "map":
-        for key, item in value.items():
-            pieces.append("<entry>")
-            _write_entry(shape, key, item, pieces, timestamps)
-            pieces.append("</entry>")
-    else:
-        pieces.append(escaped(_text(shape, value, timestamps)))
-    pieces.append(f"</{name}>")
-
-
-def _write_members(
-    shape: Shape, members: Any, pieces: list[str], timestamps: str, without: frozenset[str]
-) -> None:
-    for name, member in shape.members.items():
-        value = members.get(name)
-        if value is None or name in without or member.serialization.get("xmlAttribute"):
-            continue
-        wire_name = member.serialization.get("name", name)
-        if member.type_name == "list" and member.serialization.get("flattened"):
-            inner = member.member.serialization.get("name", wire_name)
-            for item in value:
-                _write(member.member, item, inner, pieces, timestamps)
-        elif member.type_name == "map" and member.serialization.get("flattened"):
-            for key, item in value.items():
-                pieces.append(f"<{wire_name}>")
-                _write_entry(member, key, item, pieces, timestamps)
-                pieces.append(f"</{wire_name}>")
+    def value(self, shape: Shape, value: Any, name: str, namespace: str | None = None) -> None:
+        """``value`` as the element ``name``. Raises ``TypeError``."""
+        kind = shape.type_name
+        if kind == "structure":
+            if not isinstance(value, Mapping):
+                raise TypeError(f"{shape.name} is a structure, not {type(value).__name__}")
+            self.open(name, namespace, self._attributes(shape, value))
+            self.members(shape, value)
+        elif kind == "list":
+            self.open(name, namespace)
+            self._items(shape, value, shape.member.serialization.get("name", "member"))
+        elif kind == "map":
+            self.open(name, namespace)
+            self._entries(shape, value, "entry")
         else:
-            _write(member, value, wire_name, pieces, timestamps)
+            self.open(name, namespace)
+            self._pieces.append(escaped(self._scalar(shape, value)))
+        self.close(name)
 
+    def members(self, shape: Shape, members: Mapping[str, Any]) -> None:
+        """The members of a structure that travel in documents, without an element around them."""
+        for name, member in shape.members.items():
+            value = members.get(name)
+            serialization = member.serialization
+            if value is None or "location" in serialization or serialization.get("xmlAttribute"):
+                continue
+            wire_name = serialization.get("name", name)
+            if not serialization.get("flattened"):
+                self.value(member, value, wire_name)
+            elif member.type_name == "list":
+                self._items(member, value, _flattened_name(member, wire_name))
+            else:
+                self._entries(member, value, wire_name)
 
-def _write_entry(shape: Shape, key: Any, value: Any, pieces: list[str], timestamps: str) -> None:
-    _write(shape.key, key, shape.key.serialization.get("name", "key"), pieces, timestamps)
-    _write(shape.value, value, shape.value.serialization.get("name", "value"), pieces, timestamps)
+    def _items(self, shape: Shape, items: Any, name: str) -> None:
+        if not isinstance(items, (list, tuple)):
+            raise TypeError(f"{shape.name} is a list, not {type(items).__name__}")
+        for item in items:
+            self.value(shape.member, item, name)
 
+    def _entries(self, shape: Shape, entries: Any, name: str) -> None:
+        if not isinstance(entries, Mapping):
+            raise TypeError(f"{shape.name} is a map, not {type(entries).__name__}")
+        for key, item in entries.items():
+            if item is not None:
+                self.open(name)
+                self.value(shape.key, key, shape.key.serialization.get("name", "key"))
+                self.value(shape.value, item, shape.value.serialization.get("name", "value"))
+                self.close(name)
 
-def _text(shape: Shape, value: Any, timestamps: str) -> str:
-    kind = shape.type_name
-    if kind == "timestamp":
-        return as_text(value, shape.serialization.get("timestampFormat", timestamps))
-    if kind == "boolean":
-        return "true" if value else "false"
-    if kind == "blob":
-        data = value if isinstance(value, (bytes, bytearray)) else str(value).encode()
-        return base64.b64encode(data).decode()
-    if kind in ("float", "double"):
-        number = float(value)
-        if not math.isfinite(number):
-            return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-        return repr(number)
-    return str(int(value)) if kind in ("integer", "long") else str(value)
+    def _attributes(self, shape: Shape, members: Mapping[str, Any]) -> str:
+        namespace = shape.serialization.get("xmlNamespace")
+        text = ""
+        if isinstance(namespace, Mapping) and namespace.get("prefix"):
+            text = f' xmlns:{namespace["prefix"]}="{escaped(namespace["uri"])}"'
+        for name, member in shape.members.items():
+            if member.serialization.get("xmlAttribute") and members.get(name) is not None:
+                wire_name = member.serialization.get("name", name)
+                text += f' {wire_name}="{escaped(self._scalar(member, members[name]))}"'
+        return text
+
+    def _scalar(self, shape: Shape, value: Any) -> str:
+        return write_scalar(shape, value, "iso8601", always_fraction=self._always_fraction)
 
 
 def escaped(text: str) -> str:
-    """Character data. What XML 1.0 has no way to write becomes the replacement character."""
-    return _NOT_XML.sub("\ufffd", escape(text, {"\r": "&#xD;"}))
+    """``text`` as it stands in an element or in an attribute with double quotes."""
+    return _ESCAPED.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    return _ESCAPES.get(character) or f"&#{ord(character)};"
