@@ -1,0 +1,15 @@
+"""Whose mistake it is when an algorithm cannot go on."""
+
+from __future__ import annotations
+
+
+class ClientError(Exception):
+    """The caller's data or hyperparameters will not do; the message names what and where."""
+
+
+class PredictionRefused(Exception):
+    """A request cannot be answered; ``status`` is the HTTP status that says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,1 @@
+"""The data formats that the built-in algorithms share."""

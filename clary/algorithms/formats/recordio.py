@@ -1,0 +1,226 @@
+"""RecordIO framing and the ``aialgs.data.Record`` protobuf message, both ways.
+
+A record is: 4 bytes magic, 4 bytes length (its upper three bits flag pieces), payload, zero padding to a
+multiple of 4. The message's fields are those of the SDK's ``record.proto``; the wire format is protobuf's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from clary.algorithms.faults import ClientError
+
+MAGIC = 0xCED7230A
+MAX_RECORD_BYTES = (1 << 29) - 1
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# Field number of a Value -> how its numbers are packed.
+_TENSORS: Mapping[int, numpy.dtype[Any]] = {
+    2: numpy.dtype("<f4"),
+    3: numpy.dtype("<f8"),
+    7: numpy.dtype("<i4"),
+}
+_FLOAT32_TENSOR, _INT32_TENSOR, _BYTES_VALUE = 2, 7, 9
+
+Array = numpy.ndarray  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """``values`` (n,); a sparse one has ``keys`` (n,), positions in the first dimension of ``shape``."""
+
+    values: Array
+    keys: Array | None = None
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    features: Mapping[str, Tensor]
+    label: Mapping[str, Tensor]
+
+
+def read_frames(data: bytes, name: str) -> Iterator[bytes]:
+    """The payloads in ``data``. Raises `ClientError` for broken framing."""
+    position, number, pieces = 0, 0, []  # type: int, int, list[bytes]
+    view = memoryview(data)
+    while position < len(data):
+        number += 1
+        if len(data) - position < 8:
+            raise ClientError(f"{name}, record {number}: the file ends within the record.")
+        magic, word = struct.unpack_from("<II", data, position)
+        length, flag = word & MAX_RECORD_BYTES, word >> 29
+        if magic != MAGIC:
+            raise ClientError(f"{name}, record {number}: this is not RecordIO (its magic number is missing).")
+        if position + 8 + length > len(data):
+            raise ClientError(f"{name}, record {number}: the file ends within the record.")
+        payload = bytes(view[position + 8 : position + 8 + length])
+        position += 8 + length + (-length % 4)
+        if flag == 0:
+            yield payload
+        else:
+            pieces.append(payload)
+            if flag == 3:
+                yield b"".join(pieces)
+                pieces = []
+
+
+def write_frame(payload: bytes) -> bytes:
+    """One record."""
+    return struct.pack("<II", MAGIC, len(payload)) + payload + b"\0" * (-len(payload) % 4)
+
+
+def read_record(payload: bytes, place: str = "record") -> Record:
+    """A Record message. Raises `ClientError` naming ``place`` if it is none."""
+    features: dict[str, Tensor] = {}
+    label: dict[str, Tensor] = {}
+    try:
+        for number, value in _fields(payload):
+            if number in (1, 2) and isinstance(value, bytes):
+                key, tensor = _entry(value)
+                (features if number == 1 else label)[key] = tensor
+    except (IndexError, struct.error, ValueError) as error:
+        raise ClientError(f"{place}: this is no Record message ({error}).") from None
+    return Record(features, label)
+
+
+def write_record(features: Mapping[str, Tensor], label: Mapping[str, Tensor]) -> bytes:
+    """A Record message; float and integer values keep their kind."""
+    pieces = []
+    for number, tensors in ((1, features), (2, label)):
+        for key, tensor in tensors.items():
+            pieces.append(_field(number, _field(1, key.encode()) + _field(2, _field(*_packed(tensor)))))
+    return b"".join(pieces)
+
+
+def read_rows(data: bytes, name: str) -> Iterator[Record]:
+    """The records of a file."""
+    for number, payload in enumerate(read_frames(data, name), 1):
+        yield read_record(payload, f"{name}, record {number}")
+
+
+def _packed(tensor: Tensor) -> tuple[int, bytes]:
+    kind = {"f4": _FLOAT32_TENSOR, "f8": 3}.get(tensor.values.dtype.str[1:], _FLOAT32_TENSOR)
+    if tensor.values.dtype.kind in "iu":
+        kind = _INT32_TENSOR
+        packed = b"".join(_varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF) for value in tensor.values)
+    else:
+        packed = tensor.values.astype(_TENSORS[kind]).tobytes()
+    message = _field(1, packed)
+    if tensor.keys is not None:
+        message += _field(2, b"".join(_varint(int(key)) for key in tensor.keys))
+    if tensor.shape:
+        message += _field(3, b"".join(_varint(size) for size in tensor.shape))
+    return kind, message
+
+
+def _entry(message: bytes) -> tuple[str, Tensor]:
+    key, tensor = "", Tensor(numpy.zeros(0, numpy.float32))
+    for number, value in _fields(message):
+        if number == 1 and isinstance(value, bytes):
+            key = value.decode("utf-8")
+        elif number == 2 and isinstance(value, bytes):
+            for kind, inner in _fields(value):
+                if kind in _TENSORS and isinstance(inner, bytes):
+                    tensor = _tensor(inner, kind)
+                elif kind == _BYTES_VALUE:
+                    raise ValueError("values are bytes, not numbers")
+    return key, tensor
+
+
+def _tensor(message: bytes, kind: int) -> Tensor:
+    values: list[Array] = []
+    keys: list[int] = []
+    shape: list[int] = []
+    for number, value in _fields(message):
+        if number == 1:
+            values.append(_numbers(value, kind))
+        elif number == 2:
+            keys += _varints(value) if isinstance(value, bytes) else [value]
+        elif number == 3:
+            shape += _varints(value) if isinstance(value, bytes) else [value]
+    joined = numpy.concatenate(values) if values else numpy.zeros(0, _TENSORS[kind])
+    if keys and len(keys) != len(joined):
+        raise ValueError(f"{len(keys)} keys for {len(joined)} values")
+    return Tensor(joined, numpy.array(keys, numpy.int64) if keys or shape else None, tuple(shape))
+
+
+def _numbers(value: bytes | int, kind: int) -> Array:
+    if kind == _INT32_TENSOR:
+        found = _varints(value) if isinstance(value, bytes) else [value]
+        return numpy.array([_signed(number) for number in found], numpy.int32)
+    if not isinstance(value, bytes):
+        raise ValueError("numbers of the wrong wire type")
+    numbers: Array = numpy.frombuffer(value, _TENSORS[kind])
+    return numbers
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == _VARINT:
+            value, position = _read_varint(message, position)
+            yield number, value
+            continue
+        if wire_type == _BYTES:
+            length, position = _read_varint(message, position)
+        elif wire_type in (_FIXED32, _FIXED64):
+            length = 4 if wire_type == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire_type}")
+        if position + length > len(message):
+            raise ValueError("it ends too early")
+        yield number, message[position : position + length]
+        position += length
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    result = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _varints(data: bytes) -> list[int]:
+    found, position = [], 0
+    while position < len(data):
+        value, position = _read_varint(data, position)
+        found.append(value)
+    return found
+
+
+def _varint(value: int) -> bytes:
+    pieces = bytearray()
+    while value > 0x7F:
+        pieces.append(value & 0x7F | 0x80)
+        value >>= 7
+    pieces.append(value)
+    return bytes(pieces)
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _varint(number << 3 | _BYTES) + _varint(len(payload)) + payload
+
+
+def score_records(rows: Sequence[Mapping[str, Array]]) -> bytes:
+    """A reply: a record a row, results under label keys."""
+    return b"".join(
+        write_frame(write_record({}, {key: Tensor(numpy.atleast_1d(value)) for key, value in row.items()}))
+        for row in rows
+    )
