@@ -151,7 +151,7 @@ class _Answerer:
         return stacked.mean(axis=0)
 
     def _one(self, booster: Any, features: Any, margin: bool = False) -> Any:
-            try:
+        try:
             return booster.inplace_predict(
                 features,
                 predict_type="margin" if margin else "value",
