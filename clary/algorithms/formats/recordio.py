@@ -26,7 +26,7 @@ _TENSORS: Mapping[int, numpy.dtype[Any]] = {
 }
 _FLOAT32_TENSOR, _INT32_TENSOR, _BYTES_VALUE = 2, 7, 9
 
-Array = numpy.ndarray  # type: ignore[type-arg]
+Array = numpy.ndarray
 
 
 @dataclass(frozen=True)

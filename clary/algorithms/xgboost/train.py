@@ -194,7 +194,7 @@ def _early_stopping(parameters: Mapping[str, str], matrices: Mapping[str, Any], 
     )
 
 
-class _Watch(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+class _Watch(xgboost.callback.TrainingCallback):
     """Prints a line a round as the container does, keeps checkpoints, ends training when asked to."""
 
     def __init__(self, job: Job, done: int) -> None:

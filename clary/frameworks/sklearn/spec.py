@@ -1,0 +1,12 @@
+"""scikit-learn, as script mode knows it."""
+
+from __future__ import annotations
+
+from clary.frameworks.framework import FrameworkSpec
+
+SPEC = FrameworkSpec(
+    name="sagemaker-scikit-learn",
+    title="scikit-learn",
+    packages=("scikit-learn", "numpy"),
+    handlers="clary.frameworks.sklearn.handlers",
+)
