@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from botocore.model import OperationModel, Shape
 
@@ -36,9 +35,16 @@ def _text(body: bytes) -> str:
         raise Unreadable("The request's body must be text in UTF-8") from None
 
 
-def raw_reply(status: int, headers: Headers, shape: Shape, value: Any, members: ReplyMembers) -> HttpResponse:
-    """The reply whose body is ``value``: bytes, text, or what yields bytes. Raises ``TypeError``."""
-    if "content-type" not in headers and value is not None:
+def raw_reply(
+    status: int, headers: Headers, output: Shape, payload: str, members: ReplyMembers
+) -> HttpResponse:
+    """The reply whose body is ``value``, the member ``payload``: bytes, text, or what yields bytes.
+
+    Raises ``TypeError``.
+    """
+    shape = output.members[payload]
+    value = members.get(payload)
+    if value is not None and not _has_content_type(output):
         headers.set("content-type", _CONTENT_TYPES[shape.type_name])
     if isinstance(value, AsyncIterator):
         return HttpResponse(status, headers, value, members.get("ContentLength"))
@@ -47,3 +53,9 @@ def raw_reply(status: int, headers: Headers, shape: Shape, value: Any, members: 
     elif value is not None:
         value = checked(shape, value)
     return HttpResponse(status, headers, value or b"")
+
+
+def _has_content_type(output: Shape) -> bool:
+    """Whether the content type is for the operation to say."""
+    names = (member.serialization.get("name", "") for member in output.members.values())
+    return any(name.lower() == "content-type" for name in names)

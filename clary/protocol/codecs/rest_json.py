@@ -68,7 +68,7 @@ class RestJsonCodec:
                 status, headers, event_stream.encode(operation, member, members[payload], EVENTS)
             )
         if member.type_name in RAW_TYPES:
-            return raw_reply(status, headers, member, value, members)
+            return raw_reply(status, headers, shape, payload, members)
         headers.set("content-type", _CONTENT_TYPE)
         return HttpResponse(status, headers, b"" if value is None else dump(write(member, value, LEAVES)))
 

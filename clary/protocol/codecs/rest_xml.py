@@ -105,7 +105,7 @@ class RestXmlCodec:
                     status, headers, event_stream.encode(operation, member, members[payload], _EVENTS)
                 )
             if member.type_name in RAW_TYPES:
-                return raw_reply(status, headers, member, value, members)
+                return raw_reply(status, headers, shape, payload, members)
             if value is None:
                 return HttpResponse(status, headers, b"")
             writer = xml.Writer(always_fraction=True)
