@@ -11,6 +11,10 @@ from collections.abc import Iterator
 # Expressions of the models that backtrack without end on texts that nearly match, and what they say, said so
 # that they do not.
 _TAME = {
+    r"[a-z0-9]([-a-z0-9]*[a-z0-9]){0,39}?": r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?",
+    r"https://([.\-_a-zA-Z0-9]+/?){3,1016}": (
+        r"https://(?=(?:/?[.\-_a-zA-Z0-9]){3})[.\-_a-zA-Z0-9]+(?:/[.\-_a-zA-Z0-9]+)*/?"
+    ),
     r"^[a-z0-9*](?:[._\-/a-z0-9*]?[a-z0-9*]+)*$": r"[a-z0-9*]+(?:[._\-/][a-z0-9*]+)*",
     r"^[ \t]*[\x20-\x7E]+([ \t]+[\x20-\x7E]+)*[ \t]*$": r"\t*[\x20-\x7E][\t\x20-\x7E]*",
     r"^[ \t]*[^\x00-\x1F:\x7F]+([ \t]+[^\x00-\x1F:\x7F]+)*[ \t]*$": (
@@ -34,6 +38,8 @@ _POSIX = {
     "XDigit": "0-9A-Fa-f",
 }
 _BEYOND_16_BITS = r"\U00010000-\U0010ffff"
+
+_PLANES = 0x40000  # code points that are looked at: up to the last plane where letters are
 
 _TOKEN = re.compile(
     r"""
@@ -93,10 +99,7 @@ def _translated(pattern: str) -> Iterator[str]:
 def _category(name: str) -> str:
     """A Unicode category (``L``, ``Zs``) as the inside of a character class. Raises ``re.error``."""
     ranges = [
-        f"\\U{points[0]:08x}-\\U{points[-1]:08x}"
-        for belongs, group in itertools.groupby(_categories(), key=lambda pair: pair[1].startswith(name))
-        if belongs
-        for points in [[point for point, _ in group]]
+        f"\\U{first:08x}-\\U{last:08x}" for first, last, category in _runs() if category.startswith(name)
     ]
     if not ranges or len(name) > 2:
         raise re.error(f"unknown category {name}")
@@ -104,7 +107,15 @@ def _category(name: str) -> str:
 
 
 @functools.cache
-def _categories() -> list[tuple[int, str]]:
-    """Code points with their categories, but for the planes where nothing is assigned to any of them."""
-    points = itertools.chain(range(0x40000), range(0xE0000, 0xE0200))
-    return [(point, unicodedata.category(chr(point))) for point in points]
+def _runs() -> list[tuple[int, int, str]]:
+    """Neighbouring code points of one category: the first, the last, the category.
+
+    The planes without letters are left out; what stands there has no category that a pattern asks for.
+    """
+    runs = []
+    first = 0
+    for category, group in itertools.groupby(map(unicodedata.category, map(chr, range(_PLANES)))):
+        after = first + sum(1 for _ in group)
+        runs.append((first, after - 1, category))
+        first = after
+    return runs
