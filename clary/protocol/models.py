@@ -32,7 +32,7 @@ SERVED = (
 )
 """The services Clary lists, by botocore's names."""
 
-_CODECS = frozenset({"json", "rest-json", "rest-xml", "query", "smithy-rpc-v2-cbor"})
+_CODECS = frozenset({"json", "rest-json", "rest-xml", "query", "ec2", "smithy-rpc-v2-cbor"})
 
 
 class ServiceModels:

@@ -67,6 +67,7 @@ REQUESTS = {
     "rest-json": REST_JSON,
     "rest-xml": REST_XML,
     "query": FORM,
+    "ec2": replace(FORM, empty_lists=False),
     "smithy-rpc-v2-cbor": CBOR,
 }
 """The wires of requests, by protocol."""
@@ -75,6 +76,7 @@ REPLIES = {
     "json": replace(JSON, infinite=False),  # botocore leaves it a text
     "rest-json": replace(REST_JSON, infinite=False),
     "query": XML,
+    "ec2": XML,
 }
 """The wires of replies, by protocol."""
 

@@ -84,8 +84,8 @@ def test_a_missing_member_must_not_be_null() -> None:
     del members["RoleArn"]
     assert message(members) == (
         "2 validation errors detected: Value null at 'roleArn' failed to satisfy constraint: Member must not "
-        "be null; Value null at 'outputDataConfig.s3OutputPath' failed to satisfy constraint: Member must not "
-        "be null"
+        "be null; Value null at 'outputDataConfig.s3OutputPath' failed to satisfy constraint: Member must "
+        "not be null"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clary.protocol.codecs.codec import Codec
+from clary.protocol.codecs.ec2 import Ec2Codec
 from clary.protocol.codecs.json import JsonCodec
 from clary.protocol.codecs.query import QueryCodec
 from clary.protocol.codecs.rest_json import RestJsonCodec
@@ -18,6 +19,7 @@ CODECS: Mapping[str, Codec] = {
     "rest-json": RestJsonCodec(),
     "rest-xml": RestXmlCodec(),
     "query": QueryCodec(),
+    "ec2": Ec2Codec(),
     "smithy-rpc-v2-cbor": RpcCborCodec(),
 }
 """By the names that botocore's models have for the protocols."""

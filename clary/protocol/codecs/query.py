@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -35,8 +35,22 @@ class _Field:
         return [inner for _, inner in sorted(found, key=lambda pair: pair[0])]
 
 
+@dataclass(frozen=True)
+class FieldNames:
+    """How a dialect of Query names the fields of a form."""
+
+    of_member: Callable[[Shape, str], str]
+    always_flattens: bool = False  # lists have no field between their own and the numbers
+
+
+def _query_name(shape: Shape, name: str) -> str:
+    return str(shape.serialization.get("name", name))
+
+
 class QueryCodec:
     """`clary.protocol.codecs.codec.Codec` for ``query``."""
+
+    field_names = FieldNames(_query_name)
 
     def parse_request(
         self,
@@ -48,14 +62,14 @@ class QueryCodec:
         if operation.input_shape is None:
             return {}
         with refusing("MalformedInput"):
-            return _read_members(operation.input_shape, _form(request.query, body))
+            return _read_members(operation.input_shape, _form(request.query, body), self.field_names)
 
     def serialize_reply(
         self, operation: OperationModel, members: ReplyMembers, request_id: str
     ) -> HttpResponse:
         shape = operation.output_shape
         writer = xml.Writer()
-        writer.open(f"{operation.name}Response", _namespace(operation.service_model))
+        writer.open(f"{operation.name}Response", namespace(operation.service_model))
         if shape is not None:
             wrapper = shape.serialization.get("resultWrapper", f"{operation.name}Result")
             writer.open(wrapper)
@@ -65,13 +79,13 @@ class QueryCodec:
         writer.text("RequestId", request_id)
         writer.close("ResponseMetadata")
         writer.close(f"{operation.name}Response")
-        return HttpResponse(200, _headers(request_id), writer.encode())
+        return HttpResponse(200, headers(request_id), writer.encode())
 
     def serialize_fault(
         self, service: ServiceModel, operation: OperationModel | None, fault: WireFault, request_id: str
     ) -> HttpResponse:
         writer = xml.Writer()
-        writer.open("ErrorResponse", _namespace(service))
+        writer.open("ErrorResponse", namespace(service))
         writer.open("Error")
         writer.text("Type", fault.kind)
         writer.text("Code", fault.code)
@@ -82,18 +96,20 @@ class QueryCodec:
         writer.close("Error")
         writer.text("RequestId", request_id)
         writer.close("ErrorResponse")
-        return HttpResponse(fault.status, _headers(request_id), writer.encode())
+        return HttpResponse(fault.status, headers(request_id), writer.encode())
 
     def has_streaming_payload(self, operation: OperationModel) -> bool:
         return has_streaming_payload(operation)
 
 
-def _namespace(service: ServiceModel) -> str | None:
-    namespace = service.metadata.get("xmlNamespace")
-    return str(namespace) if namespace else None
+def namespace(service: ServiceModel) -> str | None:
+    """The namespace of the replies of ``service``."""
+    uri = service.metadata.get("xmlNamespace")
+    return str(uri) if uri else None
 
 
-def _headers(request_id: str) -> Headers:
+def headers(request_id: str) -> Headers:
+    """The headers of every reply."""
     return Headers([("content-type", "text/xml"), ("x-amzn-requestid", request_id)])
 
 
@@ -122,11 +138,11 @@ def _form(query: str, body: bytes) -> _Field:
     return root
 
 
-def _read_members(shape: Shape, place: _Field) -> Members:
+def _read_members(shape: Shape, place: _Field, names: FieldNames) -> Members:
     members: Members = {}
     for name, member in shape.members.items():
-        wire_name = member.serialization.get("name", name)
-        if member.type_name == "list" and member.serialization.get("flattened"):
+        wire_name = names.of_member(member, name)
+        if not names.always_flattens and member.type_name == "list" and member.serialization.get("flattened"):
             # botocore names the fields of a flattened list after its member, where that has a name.
             inner_name = member.member.serialization.get("name", wire_name)
             found = place.inner.get(inner_name) or place.inner.get(wire_name)
@@ -134,30 +150,30 @@ def _read_members(shape: Shape, place: _Field) -> Members:
             found = place.inner.get(wire_name)
         if found is not None:
             try:
-                members[name] = _read(member, found)
+                members[name] = _read(member, found, names)
             except Unreadable as error:
                 raise error.within(name) from None
     return members
 
 
-def _read(shape: Shape, place: _Field) -> Any:
+def _read(shape: Shape, place: _Field, names: FieldNames) -> Any:
     kind = shape.type_name
     if kind == "structure":
-        return _read_members(shape, place)
+        return _read_members(shape, place, names)
     if kind == "list":
-        if not shape.serialization.get("flattened"):
+        if not names.always_flattens and not shape.serialization.get("flattened"):
             place = place.inner.get(shape.member.serialization.get("name", "member"), _Field())
-        return [_read(shape.member, item) for item in place.numbered()]
+        return [_read(shape.member, item, names) for item in place.numbered()]
     if kind == "map":
         if not shape.serialization.get("flattened"):
             place = place.inner.get("entry", _Field())
-        return dict(_read_entry(shape, item) for item in place.numbered())
+        return dict(_read_entry(shape, item, names) for item in place.numbered())
     return read_scalar(shape, place.text or "")
 
 
-def _read_entry(shape: Shape, place: _Field) -> tuple[Any, Any]:
+def _read_entry(shape: Shape, place: _Field, names: FieldNames) -> tuple[Any, Any]:
     key = place.inner.get(shape.key.serialization.get("name", "key"))
     value = place.inner.get(shape.value.serialization.get("name", "value"))
     if key is None or value is None:
         raise Unreadable("An entry of a map lacks its key or its value")
-    return _read(shape.key, key), _read(shape.value, value)
+    return _read(shape.key, key, names), _read(shape.value, value, names)

@@ -22,7 +22,7 @@ from botocore.serialize import create_serializer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clary.faults import Invalid
+from clary.faults import Invalid, UnknownOperation
 from clary.protocol.codecs import codec_for
 from clary.protocol.codecs.codec import payload_member
 from clary.protocol.faults import to_wire
@@ -309,6 +309,29 @@ def test_a_stream_that_fails_ends_with_an_error(protocol: str, operation: Operat
     else:
         assert error["Code"].startswith("Internal")
         assert "secret" not in str(error)
+
+
+# EC2, which is not served but refused in its own words
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CreateVpc", "DescribeVpcs", "CreateSubnet", "DescribeSecurityGroups", "RunInstances", "CreateTags"],
+)
+def test_the_dialect_of_ec2_goes_there_and_back(name: str) -> None:
+    operation = MODELS["ec2"].operation_model(name)
+    check_requests("ec2", operation, FEW)
+    check_replies("ec2", operation, FEW)
+
+
+def test_botocore_reads_an_error_of_ec2() -> None:
+    model = MODELS["ec2"]
+    wire = to_wire(UnknownOperation("not offered"), model, None)
+    response = codec_for("ec2").serialize_fault(model, None, wire, REQUEST_ID)
+    parsed = create_parser("ec2").parse(received(response, None), None)
+    assert parsed["Error"] == {"Code": "InvalidAction", "Message": "not offered"}
+    assert parsed["ResponseMetadata"]["RequestId"] == REQUEST_ID
+    assert response.status == 400
 
 
 # Errors
