@@ -1,0 +1,1 @@
+"""The embedded object store: blobs in files, their index in SQLite."""

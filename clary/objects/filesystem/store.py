@@ -1,0 +1,505 @@
+"""The embedded object store: what it promises, made of blobs and an index.
+
+A write makes the blob first and the row after it, so a crash in between leaves a file that nothing refers to
+and the next start sweeps away. A blob is removed after the row that named it: a reader that has opened it
+reads on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import itertools
+import json
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from clary.clock import Clock, SystemClock
+from clary.faults import Conflict, InUse, Invalid
+from clary.objects.filesystem import index as rows
+from clary.objects.filesystem.blobs import Blob, BlobFolder, read_file
+from clary.objects.filesystem.index import Index
+from clary.objects.keys import (
+    check_bucket_name,
+    check_key,
+    composite_checksum,
+    multipart_etag,
+)
+from clary.objects.object_store import (
+    MAX_PARTS,
+    Bucket,
+    Listing,
+    MultipartUpload,
+    ObjectInfo,
+    Part,
+    PutOptions,
+)
+
+SMALLEST_PART_BYTES = 5 * 1024 * 1024  # of all but the last
+KEPT_COMPLETIONS = 1000  # completed uploads remembered, so that a repeated call gets its answer
+
+
+class FilesystemObjectStore:
+    """`clary.objects.object_store.ObjectStore` below the folder ``root``."""
+
+    def __init__(self, root: Path, clock: Clock | None = None) -> None:
+        """Opens the store; see `sweep`."""
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._clock = clock or SystemClock()
+        self._index = Index(root / "index.sqlite")
+        self._blobs = BlobFolder(root / "blobs")
+
+    async def sweep(self) -> int:
+        """Remove files that nothing refers to. Only while nothing is being written."""
+        known = await self._index.read(rows.known_blobs)
+        return await asyncio.to_thread(self._blobs.sweep, known)
+
+    async def create_bucket(self, name: str, *, account: str, region: str) -> Bucket:
+        check_bucket_name(name)
+        bucket = Bucket(name, account, region, self._clock.now())
+
+        def work(connection: sqlite3.Connection) -> None:
+            try:
+                connection.execute(
+                    "INSERT INTO buckets VALUES (?, ?, ?, ?)", (name, account, region, bucket.created_at)
+                )
+            except sqlite3.IntegrityError:
+                owner = rows.get_bucket(connection, name).account
+                if owner == account:
+                    raise InUse(
+                        "Your previous request to create the named bucket succeeded and you already own it.",
+                        code="BucketAlreadyOwnedByYou",
+                        status=409,
+                        fields={"BucketName": name},
+                    ) from None
+                raise InUse(
+                    "The requested bucket name is not available. The bucket namespace is shared by all "
+                    "users of the system. Please select a different name and try again.",
+                    code="BucketAlreadyExists",
+                    status=409,
+                    fields={"BucketName": name},
+                ) from None
+
+        await self._index.write(work)
+        return bucket
+
+    async def find_bucket(self, name: str) -> Bucket | None:
+        def work(connection: sqlite3.Connection) -> Bucket | None:
+            row = connection.execute(
+                "SELECT name, account, region, created_at FROM buckets WHERE name = ?", (name,)
+            ).fetchone()
+            return Bucket(*row) if row else None
+
+        return await self._index.read(work)
+
+    async def list_buckets(self, account: str) -> Sequence[Bucket]:
+        def work(connection: sqlite3.Connection) -> list[Bucket]:
+            found = connection.execute(
+                "SELECT name, account, region, created_at FROM buckets WHERE account = ? ORDER BY name",
+                (account,),
+            )
+            return [Bucket(*row) for row in found]
+
+        return await self._index.read(work)
+
+    async def delete_bucket(self, name: str) -> None:
+        def work(connection: sqlite3.Connection) -> list[str]:
+            rows.get_bucket(connection, name)
+            if connection.execute("SELECT 1 FROM objects WHERE bucket = ? LIMIT 1", (name,)).fetchone():
+                raise Conflict(
+                    "The bucket you tried to delete is not empty",
+                    code="BucketNotEmpty",
+                    status=409,
+                    fields={"BucketName": name},
+                )
+            blobs = [
+                row[0]
+                for row in connection.execute(
+                    "SELECT blob FROM parts JOIN uploads ON uploads.id = upload WHERE bucket = ?", (name,)
+                )
+            ]
+            connection.execute(
+                "DELETE FROM parts WHERE upload IN (SELECT id FROM uploads WHERE bucket = ?)", (name,)
+            )
+            for table in ("uploads", "settings"):
+                connection.execute(f"DELETE FROM {table} WHERE bucket = ?", (name,))
+            connection.execute("DELETE FROM buckets WHERE name = ?", (name,))
+            return blobs
+
+        for blob in await self._index.write(work):
+            self._blobs.remove(blob)
+
+    async def bucket_setting(self, bucket: str, name: str) -> str | None:
+        def work(connection: sqlite3.Connection) -> str | None:
+            rows.get_bucket(connection, bucket)
+            row = connection.execute(
+                "SELECT value FROM settings WHERE bucket = ? AND name = ?", (bucket, name)
+            ).fetchone()
+            return str(row[0]) if row else None
+
+        return await self._index.read(work)
+
+    async def set_bucket_setting(self, bucket: str, name: str, value: str | None) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            rows.get_bucket(connection, bucket)
+            if value is None:
+                connection.execute("DELETE FROM settings WHERE bucket = ? AND name = ?", (bucket, name))
+            else:
+                connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", (bucket, name, value))
+
+        await self._index.write(work)
+
+    async def put(self, bucket: str, key: str, body: AsyncIterator[bytes], options: PutOptions) -> ObjectInfo:
+        check_key(key)
+        await self._index.read(lambda connection: rows.get_bucket(connection, bucket))
+        blob = await self._blobs.write(body, _algorithms(options))
+        try:
+            _check_promises(blob, options)
+            info = ObjectInfo(
+                bucket=bucket,
+                key=key,
+                size_bytes=blob.size_bytes,
+                etag=blob.md5,
+                modified_at=self._clock.now(),
+                content_headers=options.content_headers,
+                metadata=options.metadata,
+                tags=options.tags,
+                checksums=blob.checksums,
+            )
+        except BaseException:
+            self._blobs.remove(blob.name)
+            raise
+        await self._publish(info, blob.name, options)
+        return info
+
+    async def _publish(
+        self, info: ObjectInfo, blob: str, options: PutOptions, upload: str | None = None
+    ) -> None:
+        """Make ``blob`` the object's bytes, if the conditions hold; else remove it."""
+
+        def work(connection: sqlite3.Connection) -> list[str]:
+            rows.get_bucket(connection, info.bucket)
+            found = rows.find_object(connection, info.bucket, info.key)
+            _check_conditions(found[0] if found else None, info.key, options)
+            rows.put_object(connection, info, blob)
+            gone = [found[1]] if found else []
+            if upload is not None:
+                gone += [name for _, name in rows.parts_of(connection, upload).values()]
+                connection.execute("DELETE FROM parts WHERE upload = ?", (upload,))
+                connection.execute(
+                    "UPDATE uploads SET completed = ? WHERE id = ?", (json.dumps(asdict(info)), upload)
+                )
+                connection.execute(
+                    "DELETE FROM uploads WHERE completed IS NOT NULL AND id NOT IN (SELECT id FROM uploads"
+                    " WHERE completed IS NOT NULL ORDER BY started_at DESC LIMIT ?)",
+                    (KEPT_COMPLETIONS,),
+                )
+            return gone
+
+        try:
+            gone = await self._index.write(work)
+        except BaseException:
+            self._blobs.remove(blob)
+            raise
+        for name in gone:
+            self._blobs.remove(name)
+
+    async def head(self, bucket: str, key: str) -> ObjectInfo:
+        return (await self._index.read(lambda connection: rows.get_object(connection, bucket, key)))[0]
+
+    async def read(
+        self, bucket: str, key: str, *, first: int = 0, last: int | None = None
+    ) -> tuple[ObjectInfo, AsyncIterator[bytes]]:
+        def work(connection: sqlite3.Connection) -> tuple[ObjectInfo, object]:
+            info, blob = rows.get_object(connection, bucket, key)
+            # Opened in the index's thread: no write can come between the row and the file.
+            return info, self._blobs.open(blob)
+
+        info, file = await self._index.read(work)
+        return info, read_file(file, first, last)  # type: ignore[arg-type]
+
+    async def delete(self, bucket: str, key: str) -> None:
+        def work(connection: sqlite3.Connection) -> str | None:
+            rows.get_bucket(connection, bucket)
+            found = rows.find_object(connection, bucket, key)
+            if found is None:
+                return None
+            connection.execute(
+                "DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, rows.encode_key(key))
+            )
+            return found[1]
+
+        blob = await self._index.write(work)
+        if blob is not None:
+            self._blobs.remove(blob)
+
+    async def copy(
+        self, source_bucket: str, source_key: str, bucket: str, key: str, options: PutOptions | None
+    ) -> ObjectInfo:
+        info, body = await self.read(source_bucket, source_key)
+        algorithm = next(iter(info.checksums), None)
+        if options is None:
+            options = PutOptions(
+                content_headers=info.content_headers,
+                metadata=info.metadata,
+                tags=info.tags,
+                checksum_algorithm=algorithm,
+            )
+        elif options.checksum_algorithm is None:
+            options = replace(options, checksum_algorithm=algorithm)
+        return await self.put(bucket, key, body, options)
+
+    async def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            info, blob = rows.get_object(connection, bucket, key)
+            rows.put_object(connection, replace(info, tags=dict(tags)), blob)
+
+        await self._index.write(work)
+
+    async def list(
+        self, bucket: str, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
+    ) -> Listing:
+        return await self._index.read(
+            lambda connection: rows.list_objects(connection, bucket, prefix, delimiter, after, limit)
+        )
+
+    async def create_upload(self, bucket: str, key: str, options: PutOptions) -> MultipartUpload:
+        check_key(key)
+        upload = MultipartUpload(secrets.token_hex(32), bucket, key, self._clock.now(), options)
+
+        def work(connection: sqlite3.Connection) -> None:
+            rows.get_bucket(connection, bucket)
+            rows.put_upload(connection, upload)
+
+        await self._index.write(work)
+        return upload
+
+    async def find_upload(self, bucket: str, key: str, upload_id: str) -> MultipartUpload:
+        def work(connection: sqlite3.Connection) -> MultipartUpload:
+            upload, completed = rows.get_upload(connection, bucket, key, upload_id)
+            if completed is not None:
+                raise rows.no_such_upload(upload_id)
+            return upload
+
+        return await self._index.read(work)
+
+    async def list_uploads(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        after_key: str = "",
+        after_upload: str = "",
+        limit: int = 1000,
+    ) -> Sequence[MultipartUpload]:
+        return await self._index.read(
+            lambda connection: rows.list_uploads(connection, bucket, prefix, after_key, after_upload, limit)
+        )
+
+    async def put_part(
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterator[bytes],
+        options: PutOptions,
+    ) -> Part:
+        if not 1 <= number <= MAX_PARTS:
+            raise Invalid(
+                f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive",
+                code="InvalidArgument",
+                status=400,
+                fields={"ArgumentName": "partNumber", "ArgumentValue": number},
+            )
+        upload = await self.find_upload(bucket, key, upload_id)
+        algorithms = {*_algorithms(options), *_algorithms(upload.options)}
+        blob = await self._blobs.write(body, algorithms)
+        part = Part(number, blob.size_bytes, blob.md5, self._clock.now(), blob.checksums)
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            if rows.get_upload(connection, bucket, key, upload_id)[1] is not None:
+                raise rows.no_such_upload(upload_id)
+            old = connection.execute(
+                "SELECT blob FROM parts WHERE upload = ? AND number = ?", (upload_id, number)
+            ).fetchone()
+            connection.execute(
+                "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    upload_id,
+                    number,
+                    blob.name,
+                    part.size_bytes,
+                    part.etag,
+                    part.modified_at,
+                    json.dumps(part.checksums),
+                ),
+            )
+            return old[0] if old else None
+
+        try:
+            _check_promises(blob, options)
+            old = await self._index.write(work)
+        except BaseException:
+            self._blobs.remove(blob.name)
+            raise
+        if old is not None:
+            self._blobs.remove(old)
+        return part
+
+    async def list_parts(
+        self, bucket: str, key: str, upload_id: str, *, after: int = 0, limit: int = 1000
+    ) -> Sequence[Part]:
+        await self.find_upload(bucket, key, upload_id)
+        found = await self._index.read(lambda connection: rows.parts_of(connection, upload_id))
+        return [part for number, (part, _) in found.items() if number > after][:limit]
+
+    async def complete_upload(
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        parts: Sequence[tuple[int, str]],
+        options: PutOptions,
+    ) -> ObjectInfo:
+        upload, completed = await self._index.read(
+            lambda connection: rows.get_upload(connection, bucket, key, upload_id)
+        )
+        if completed is not None:
+            return completed
+        there = await self._index.read(lambda connection: rows.parts_of(connection, upload_id))
+        chosen = _chosen(parts, there)
+        algorithm = upload.options.checksum_algorithm
+        whole = options.checksums or {}
+        full = bool(whole) or algorithm == "CRC64NVME"
+        algorithms = set(whole) | ({algorithm} if algorithm and full else set())
+        blob = await self._blobs.join([name for _, name in chosen], algorithms)
+        try:
+            _check_promises(blob, PutOptions(checksums=whole))
+            checksums = dict(blob.checksums)
+            if algorithm and not full:
+                composite = composite_checksum(algorithm, [part.checksums for part, _ in chosen])
+                checksums = {algorithm: composite} if composite else {}
+            info = ObjectInfo(
+                bucket=bucket,
+                key=key,
+                size_bytes=blob.size_bytes,
+                etag=multipart_etag([part.etag for part, _ in chosen]),
+                modified_at=self._clock.now(),
+                content_headers=upload.options.content_headers,
+                metadata=upload.options.metadata,
+                tags=upload.options.tags,
+                checksums=checksums,
+                checksum_type="FULL_OBJECT" if full else "COMPOSITE",
+                part_sizes=tuple(part.size_bytes for part, _ in chosen),
+            )
+        except BaseException:
+            self._blobs.remove(blob.name)
+            raise
+        await self._publish(info, blob.name, options, upload_id)
+        return info
+
+    async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
+        def work(connection: sqlite3.Connection) -> list[str]:
+            rows.get_upload(connection, bucket, key, upload_id)
+            blobs = [name for _, name in rows.parts_of(connection, upload_id).values()]
+            connection.execute("DELETE FROM parts WHERE upload = ?", (upload_id,))
+            connection.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
+            return blobs
+
+        for blob in await self._index.write(work):
+            self._blobs.remove(blob)
+
+    async def local_path(self, bucket: str, key: str) -> str | None:
+        _, blob = await self._index.read(lambda connection: rows.get_object(connection, bucket, key))
+        return str(self._blobs.path(blob))
+
+    async def close(self) -> None:
+        await self._index.close()
+
+
+def _algorithms(options: PutOptions) -> set[str]:
+    return {*options.checksums, *([options.checksum_algorithm] if options.checksum_algorithm else [])}
+
+
+def _check_promises(blob: Blob, options: PutOptions) -> None:
+    """Raises `Invalid` (``BadDigest``) if the bytes are not what the caller said they would be."""
+    for algorithm, promised in options.checksums.items():
+        if blob.checksums[algorithm] != promised:
+            raise Invalid(
+                f"The {algorithm} you specified did not match the calculated checksum.",
+                code="BadDigest",
+                status=400,
+            )
+    if options.content_md5 is not None:
+        try:
+            promised_md5 = base64.b64decode(options.content_md5, validate=True)
+        except (binascii.Error, ValueError):
+            promised_md5 = b""
+        if len(promised_md5) != 16:
+            raise Invalid("The Content-MD5 you specified was invalid.", code="InvalidDigest", status=400)
+        if promised_md5.hex() != blob.md5:
+            raise Invalid(
+                "The Content-MD5 you specified did not match what we received.", code="BadDigest", status=400
+            )
+
+
+def _check_conditions(current: ObjectInfo | None, key: str, options: PutOptions) -> None:
+    """Raises what S3 answers when a conditional write does not find what it asked for."""
+    if options.if_none_match is not None and current is not None:
+        raise Conflict(
+            "At least one of the pre-conditions you specified did not hold",
+            code="PreconditionFailed",
+            status=412,
+            fields={"Condition": "If-None-Match"},
+        )
+    if options.if_match is not None:
+        if current is None:
+            raise rows.no_such_key(key)
+        if options.if_match.strip('"') not in (current.etag, "*"):
+            raise Conflict(
+                "At least one of the pre-conditions you specified did not hold",
+                code="PreconditionFailed",
+                status=412,
+                fields={"Condition": "If-Match"},
+            )
+
+
+def _chosen(
+    wanted: Sequence[tuple[int, str]], there: Mapping[int, tuple[Part, str]]
+) -> list[tuple[Part, str]]:
+    """The parts a completion names. Raises `Invalid` for wrong order or size, or parts not there."""
+    if not wanted:
+        raise Invalid("You must specify at least one part", code="MalformedXML", status=400)
+    numbers = [number for number, _ in wanted]
+    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
+        raise Invalid(
+            "The list of parts was not in ascending order. Parts must be ordered by part number.",
+            code="InvalidPartOrder",
+            status=400,
+        )
+    chosen = []
+    for number, etag in wanted:
+        found = there.get(number)
+        if found is None or found[0].etag != etag.strip('"'):
+            raise Invalid(
+                "One or more of the specified parts could not be found. The part may not have been uploaded, "
+                "or the specified entity tag may not match the part's entity tag.",
+                code="InvalidPart",
+                status=400,
+                fields={"PartNumber": number},
+            )
+        chosen.append(found)
+    for part, _ in chosen[:-1]:
+        if part.size_bytes < SMALLEST_PART_BYTES:
+            raise Invalid(
+                "Your proposed upload is smaller than the minimum allowed size",
+                code="EntityTooSmall",
+                status=400,
+                fields={"PartNumber": part.number, "ProposedSize": part.size_bytes},
+            )
+    return chosen

@@ -1,0 +1,174 @@
+"""Objects: put, got, copied, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from clary.faults import Fault, Invalid
+from clary.objects.object_store import ObjectInfo
+from clary.protocol.wire import Members, ReplyMembers
+from clary.services.operation import RequestContext, operation
+from clary.services.s3.buckets import owner_grants
+from clary.services.s3.object_members import (
+    byte_range,
+    check_copy_conditions,
+    check_read_conditions,
+    checksum_members,
+    copy_source,
+    described,
+    parse_tagging,
+    part_range,
+    put_options,
+)
+from clary.services.s3.owned_bucket import check_expected_source, invalid_argument, owned_bucket
+
+MAX_DELETED_AT_ONCE = 1000
+MAX_SINGLE_PUT_BYTES = 5 * 1024**3
+
+
+@operation("s3")
+async def put_object(context: RequestContext, request: Members) -> ReplyMembers:
+    await owned_bucket(context, request)
+    if request.get("ContentLength", 0) > MAX_SINGLE_PUT_BYTES:
+        raise Invalid(
+            "Your proposed upload exceeds the maximum allowed size",
+            code="EntityTooLarge",
+            status=400,
+            fields={"ProposedSize": request["ContentLength"], "MaxSizeAllowed": MAX_SINGLE_PUT_BYTES},
+        )
+    options = put_options(request)
+    trailer = context.call.http.headers.get("x-amz-trailer", "") or ""
+    if options.checksum_algorithm is None and trailer.startswith("x-amz-checksum-"):
+        options = replace(options, checksum_algorithm=trailer.removeprefix("x-amz-checksum-").upper())
+    info = await context.backends.objects.put(request["Bucket"], request["Key"], request["Body"], options)
+    return {"ETag": f'"{info.etag}"', **checksum_members(info)}
+
+
+@operation("s3")
+async def get_object(context: RequestContext, request: Members) -> ReplyMembers:
+    info, span = await _looked_up(context, request)
+    if span is None:
+        first, last = 0, None
+        length = info.size_bytes
+    else:
+        first, last = span
+        length = last - first + 1
+    if info.size_bytes == 0:
+        first, last = 0, None
+    info, body = await context.backends.objects.read(
+        request["Bucket"], request["Key"], first=first, last=last
+    )
+    reply = described(info, request, part=span is not None)
+    if span is not None:
+        reply["ContentRange"] = f"bytes {span[0]}-{span[1]}/{info.size_bytes}"
+        context.call.reply_headers["x-clary-status"] = "206"
+    return {**reply, "ContentLength": length, "Body": body}
+
+
+@operation("s3")
+async def head_object(context: RequestContext, request: Members) -> ReplyMembers:
+    info, span = await _looked_up(context, request)
+    reply = described(info, request, part=span is not None)
+    if span is None:
+        return {**reply, "ContentLength": info.size_bytes}
+    context.call.reply_headers["x-clary-status"] = "206"
+    return {
+        **reply,
+        "ContentLength": span[1] - span[0] + 1,
+        "ContentRange": f"bytes {span[0]}-{span[1]}/{info.size_bytes}",
+    }
+
+
+async def _looked_up(context: RequestContext, request: Members) -> tuple[ObjectInfo, tuple[int, int] | None]:
+    """The object, its conditions checked, and the bytes that are asked for (``None``: all)."""
+    await owned_bucket(context, request)
+    if request.get("VersionId") not in (None, "null"):
+        raise invalid_argument("Invalid version id specified", "versionId", request["VersionId"])
+    info = await context.backends.objects.head(request["Bucket"], request["Key"])
+    check_read_conditions(info, request)
+    if request.get("PartNumber"):
+        return info, part_range(info, request["PartNumber"])
+    return info, byte_range(request.get("Range"), info.size_bytes)
+
+
+@operation("s3")
+async def get_object_attributes(context: RequestContext, request: Members) -> ReplyMembers:
+    info, _ = await _looked_up(context, request)
+    found: dict[str, Any] = {
+        "ETag": info.etag,
+        "ObjectSize": info.size_bytes,
+        "StorageClass": "STANDARD",
+        "Checksum": checksum_members(info) or None,
+        "ObjectParts": {"TotalPartsCount": len(info.part_sizes)} if info.part_sizes else None,
+    }
+    wanted = {name: found[name] for name in request["ObjectAttributes"]}
+    return {**wanted, "LastModified": info.modified_at}
+
+
+@operation("s3")
+async def copy_object(context: RequestContext, request: Members) -> ReplyMembers:
+    await owned_bucket(context, request)
+    source_bucket, source_key = copy_source(request["CopySource"])
+    source = await owned_bucket(context, {}, name=source_bucket)
+    check_expected_source(source, request.get("ExpectedSourceBucketOwner"))
+    objects = context.backends.objects
+    info = await objects.head(source_bucket, source_key)
+    check_copy_conditions(info, request)
+    replaces = request.get("MetadataDirective") == "REPLACE"
+    retags = request.get("TaggingDirective") == "REPLACE"
+    itself = (source_bucket, source_key) == (request["Bucket"], request["Key"])
+    if itself and not replaces and not retags:
+        raise Invalid(
+            "This copy request is illegal because it is trying to copy an object to itself without changing "
+            "the object's metadata, storage class, website redirect location or encryption attributes.",
+            code="InvalidRequest",
+            status=400,
+        )
+    options = put_options(
+        {name: value for name, value in request.items() if name not in ("IfMatch", "IfNoneMatch")}
+    )
+    if not replaces:
+        options = replace(options, content_headers=info.content_headers, metadata=info.metadata)
+    tags = parse_tagging(request.get("Tagging")) if retags else info.tags
+    copied = await objects.copy(
+        source_bucket, source_key, request["Bucket"], request["Key"], replace(options, tags=tags)
+    )
+    result = {"ETag": f'"{copied.etag}"', "LastModified": copied.modified_at, **checksum_members(copied)}
+    return {"CopyObjectResult": result}
+
+
+@operation("s3")
+async def delete_object(context: RequestContext, request: Members) -> ReplyMembers:
+    await owned_bucket(context, request)
+    await context.backends.objects.delete(request["Bucket"], request["Key"])
+    return {}
+
+
+@operation("s3")
+async def delete_objects(context: RequestContext, request: Members) -> ReplyMembers:
+    await owned_bucket(context, request)
+    wanted = request["Delete"].get("Objects", [])
+    if not 1 <= len(wanted) <= MAX_DELETED_AT_ONCE:
+        raise Invalid(
+            "The XML you provided was not well-formed or did not validate against our published schema",
+            code="MalformedXML",
+            status=400,
+        )
+    deleted, errors = [], []
+    for item in wanted:
+        try:
+            await context.backends.objects.delete(request["Bucket"], item["Key"])
+            deleted.append({"Key": item["Key"]})
+        except Fault as fault:
+            errors.append(
+                {"Key": item["Key"], "Code": fault.code or "InternalError", "Message": fault.message}
+            )
+    return {"Deleted": None if request["Delete"].get("Quiet") else deleted, "Errors": errors or None}
+
+
+@operation("s3")
+async def get_object_acl(context: RequestContext, request: Members) -> ReplyMembers:
+    bucket = await owned_bucket(context, request)
+    await context.backends.objects.head(request["Bucket"], request["Key"])
+    return owner_grants(bucket.account)
