@@ -13,17 +13,26 @@ from clary.protocol.key_ring import (
 )
 from clary.protocol.wire import Caller
 from clary.resources.arn import PARTITION
+from clary.resources.role import RoleName, presumed_role_id
 from clary.resources.session import Session, SessionKeys, long_term_secret_key, open_session, read_session
 from clary.services.iam.documents import access_key_key, find_user, user_arn, user_id
 from clary.services.sts.secret_files import RootCredentials
 from clary.store.store import Store
 
+ROLE_SESSION_NAME = "clary"
 _ACCOUNT = re.compile(r"\d{12}\Z", re.ASCII)
 
 
 def root_caller(account: str, access_key_id: str) -> Caller:
     """The owner of ``account``."""
     return Caller(account, f"arn:{PARTITION}:iam::{account}:root", account, access_key_id)
+
+
+def role_caller(account: str, role: str, access_key_id: str) -> Caller:
+    """Somebody who acts as the role ``role`` of ``account``, without an end."""
+    name = RoleName(account, "/", role)
+    identity = f"{presumed_role_id(name)}:{ROLE_SESSION_NAME}"
+    return Caller(account, name.assumed_arn(ROLE_SESSION_NAME), identity, access_key_id)
 
 
 def session_access_key_id(session: Session, keys: SessionKeys) -> str:
@@ -45,10 +54,21 @@ class ServerKeyRing:
     """
 
     def __init__(
-        self, root: RootCredentials, secret: bytes, store: Store, *, account_from_access_key: bool = False
+        self,
+        root: RootCredentials,
+        secret: bytes,
+        store: Store,
+        *,
+        execution_role: str | None = None,
+        account_from_access_key: bool = False,
     ) -> None:
+        """``execution_role`` is the role whose session the owner's credentials are, which is what SDKs want
+        that ask for the role they run as; without it they are those of the account's root."""
         self._root = root
-        self._root_key = AccessKey(root_caller(root.account, root.access_key_id), root.secret_access_key)
+        caller = root_caller(root.account, root.access_key_id)
+        if execution_role is not None:
+            caller = role_caller(root.account, execution_role, root.access_key_id)
+        self._root_key = AccessKey(caller, root.secret_access_key)
         self._secret = secret
         self._store = store
         self._account_from_access_key = account_from_access_key
