@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import logging.handlers
 import os
 import signal
 import socket
@@ -59,14 +60,16 @@ _TRUST = {
         {"Effect": "Allow", "Principal": {"Service": ["sagemaker.amazonaws.com"]}, "Action": "sts:AssumeRole"}
     ],
 }
+LOG_FILE_BYTES = 20 * 1024**2
+LOG_FILES = 5
 log = logging.getLogger("clary")
 
 
 def run_server(settings: Settings) -> int:
     """Run until SIGINT or SIGTERM; the exit code. Says on standard error why it cannot start."""
-    _set_up_logging(settings.log_level)
     try:
         with hold_data_folder(settings.data):
+            _set_up_logging(settings.data, settings.log_level)
             if sys.platform != "win32":
                 import uvloop
 
@@ -271,17 +274,25 @@ def _welcome(settings: Settings, server: RunningServer, seconds: float) -> str:
     option = "" if settings.data == Path("~/.clary").expanduser() else f" --data {settings.data}"
     return (
         f"Clary {server.version} is ready at {server.endpoint_url} ({seconds:.1f} s).\n\n"
-        f"  Data        {settings.data}\n"
+        f"  Data        {settings.data} (its log: server.log)\n"
         f'  This shell  eval "$(clary env{option})"\n'
         f"  One command clary run{option} -- python train.py\n\n"
         "Ctrl-C stops it."
     )
 
 
-def _set_up_logging(level: str) -> None:
+def _set_up_logging(data: Path, level: str) -> None:
+    """Everything goes to ``server.log`` in the data folder; the terminal shows warnings and errors."""
     names = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
     if level not in names:
         raise ValueError(f"The setting 'log_level' must be one of {', '.join(names)}, not '{level}'.")
-    logging.basicConfig(
-        stream=sys.stderr, level=names[level], format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    form = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    path = data / "server.log"
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    file = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    for handler in (file, terminal):
+        handler.setFormatter(form)
+    logging.basicConfig(level=names[level], handlers=[file, terminal])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
