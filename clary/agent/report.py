@@ -44,7 +44,13 @@ class Report:
     ) -> None:
         """The task ended."""
         self._publish(
-            phase, "", reason=reason, exit_code=exit_code, stop_cause=stop_cause, results=dict(results or {})
+            phase,
+            "",
+            reason=reason,
+            exit_code=exit_code,
+            stop_cause=stop_cause,
+            address=None,
+            results=dict(results or {}),
         )
 
     def _publish(self, phase: TaskPhase, message: str, **changes: object) -> None:

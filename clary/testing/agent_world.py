@@ -7,9 +7,12 @@ come back, as a server does that is restarted.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -17,10 +20,12 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from clary.resources.task import Connection
+from clary.resources.task import Connection, ServingWork, TaskSpec, TrainingWork
 
 TOKEN = "token-of-the-task"
 REGION = "us-east-1"
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+SCRIPT_IMAGE = "246618743249.dkr.ecr.us-west-2.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
 
 
 class AgentWorld:
@@ -77,6 +82,101 @@ class AgentWorld:
     def lines(self, group: str, stream: str) -> list[str]:
         """Messages of a log stream, in the order they came."""
         return [event["message"] for event in self.events[group, stream]]
+
+
+def training_spec(
+    world: AgentWorld,
+    task_id: str,
+    script: str = "",
+    *,
+    files: Mapping[str, str] | None = None,
+    hyperparameters: Mapping[str, str] | None = None,
+    cpu_count: float = 0.5,
+    grace_seconds: float = 120.0,
+    **request: Any,
+) -> TaskSpec:
+    """A training task that runs ``script`` in script mode and saves to ``s3://bucket/out``.
+
+    The bucket is there, with one object below ``data/``. ``files`` lie beside the script. Further members
+    of the CreateTrainingJob request replace the usual ones.
+    """
+    bucket = world.objects.setdefault("bucket", {})
+    bucket.setdefault("data/rows.csv", b"1,2\n")
+    bucket[f"code/{task_id}.tar.gz"] = archive({"train.py": script, **(files or {})})
+    document: dict[str, Any] = {
+        "TrainingJobName": task_id,
+        "HyperParameters": {
+            "sagemaker_program": '"train.py"',
+            "sagemaker_submit_directory": f'"s3://bucket/code/{task_id}.tar.gz"',
+            **(hyperparameters or {}),
+        },
+        "AlgorithmSpecification": {"TrainingImage": SCRIPT_IMAGE, "TrainingInputMode": "File"},
+        "InputDataConfig": [channel("training", "s3://bucket/data/")],
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 600},
+        **request,
+    }
+    work = TrainingWork(
+        job_name=task_id,
+        job_arn=f"arn:aws:sagemaker:{REGION}:123456789012:training-job/{task_id}",
+        request=document,
+        host="algo-1",
+        hosts=("algo-1",),
+        instance_type="ml.m5.large",
+        instance_group="homogeneousCluster",
+        log_group=LOG_GROUP,
+        log_stream=f"{task_id}/algo-1-1",
+    )
+    return TaskSpec(
+        task_id, f"owner-of-{task_id}", work, world.connection, cpu_count, 1 << 30, 0, grace_seconds
+    )
+
+
+def serving_spec(
+    world: AgentWorld, task_id: str, script: str, *, startup_timeout_seconds: float = 60.0
+) -> TaskSpec:
+    """A serving task whose model archive holds ``script`` as ``code/inference.py``."""
+    bucket = world.objects.setdefault("bucket", {})
+    bucket[f"models/{task_id}.tar.gz"] = archive({"weights.txt": "7", "code/inference.py": script})
+    model: dict[str, Any] = {
+        "ModelName": task_id,
+        "PrimaryContainer": {
+            "Image": SCRIPT_IMAGE,
+            "ModelDataUrl": f"s3://bucket/models/{task_id}.tar.gz",
+            "Environment": {
+                "SAGEMAKER_PROGRAM": "inference.py",
+                "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            },
+        },
+    }
+    work = ServingWork(
+        task_id,
+        "AllTraffic",
+        model,
+        "ml.m5.large",
+        LOG_GROUP,
+        f"{task_id}/i-1",
+        startup_timeout_seconds,
+        60.0,
+    )
+    return TaskSpec(task_id, f"owner-of-{task_id}", work, world.connection, 0.5, 1 << 30, 0, 30.0)
+
+
+def channel(name: str, uri: str, **source: Any) -> dict[str, Any]:
+    """An InputDataConfig entry."""
+    data = {"S3DataType": "S3Prefix", "S3Uri": uri, **source}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": data}}
+
+
+def archive(files: Mapping[str, str]) -> bytes:
+    """A ``.tar.gz`` of text files."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return packed.getvalue()
 
 
 class _Server(ThreadingHTTPServer):

@@ -273,8 +273,11 @@ def _children() -> list[int]:
 def _fork_first_process(program: Program, descriptors: list[int]) -> tuple[int, int]:
     """Fork process 1 of the program's namespaces: its id, and a descriptor for how the program ended."""
     reader, writer = os.pipe()
+    # A signal that came before process 1 had its handlers would be ignored: the kernel protects process 1.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         os.close(writer)
         return child, reader
     try:
@@ -304,6 +307,7 @@ def _run_as_first_process(program: Program, descriptors: list[int]) -> int:
 
     for number in _FORWARDED:
         signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     child = _fork_program(program, descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
@@ -319,8 +323,10 @@ def _run_as_first_process(program: Program, descriptors: list[int]) -> int:
 
 
 def _fork_program(program: Program, descriptors: list[int]) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until the child has let go of our handlers
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         with contextlib.suppress(OSError):
             os.setpgid(child, child)  # here and in the child: whoever comes first
         return child
@@ -339,6 +345,7 @@ def _become(program: Program, descriptors: list[int]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     namespaces.die_with_parent()

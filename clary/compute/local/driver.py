@@ -120,7 +120,7 @@ class LocalDriver:
             self._looking = asyncio.get_running_loop().create_task(self._look_regularly())
 
     async def expect(self, endpoint_url: str, region: str) -> None:
-        """Say which server the coming tasks will talk to, so that the first one starts as fast as the next."""
+        """Say which server tasks will talk to, so that the first one starts as fast as the others."""
         await self.open()
         async with self._launching:
             if self._agents:
