@@ -8,8 +8,10 @@ request costs little more than the look at each of its values.
 from __future__ import annotations
 
 import contextlib
+import operator
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from botocore.model import Shape
@@ -238,9 +240,9 @@ def _itself(value: Any) -> Any:
 def _size(shape: Shape, measured: str) -> Iterator[tuple[Callable[[Any], bool], str]]:
     low, high = shape.metadata.get("min"), shape.metadata.get("max")
     if low is not None:
-        yield low.__gt__, f"Member must have {measured} greater than or equal to {low}"
+        yield partial(operator.gt, low), f"Member must have {measured} greater than or equal to {low}"
     if high is not None:
-        yield high.__lt__, f"Member must have {measured} less than or equal to {high}"
+        yield partial(operator.lt, high), f"Member must have {measured} less than or equal to {high}"
 
 
 def _camel(name: str) -> str:
