@@ -48,17 +48,21 @@ def run_agent(task: Path, settings: AgentSettings) -> int:
     if stop.wanted():
         _finish_stopped(report, stop)
         return 0
+
+    def shut_down() -> bool:
+        return stop.cause() is StopCause.SHUTDOWN
+
     clients = clients_for(spec.connection.endpoint_url, spec.connection.region)
     clients.credentials.bind(spec.connection)
     logs = LogShipper(
         clients,
-        Patience(clients.credentials),
+        Patience(clients.credentials, abandoned=shut_down),
         spec.work.log_group,
         spec.work.log_stream,
         task / "logs.spool",
     )
     patience = Patience(clients.credentials, abandoned=stop.wanted)
-    patient = Patience(clients.credentials, abandoned=lambda: stop.cause() is StopCause.SHUTDOWN)
+    patient = Patience(clients.credentials, abandoned=shut_down)
     around = Surroundings(
         spec=spec,
         folder=folder,

@@ -23,6 +23,7 @@ from clary.agent import agent
 from clary.agent.aws import clients_for, warm_up
 from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_message
 from clary.agent.surroundings import AgentSettings
+from clary.algorithms import algorithm
 from clary.resources.task_folder import TaskFolder, write_document
 
 
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
     settings = AgentSettings(**json.loads(arguments[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm_up()
+    algorithm.specs()
     gc.collect()
     gc.freeze()
     _AgentForkServer(channel, settings).serve()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from clary.algorithms.algorithm import find_algorithm
+
 # Repositories of frameworks whose script mode is offered, and the framework's name.
 _FRAMEWORKS = {
     "sagemaker-scikit-learn": "sagemaker-scikit-learn",
@@ -48,8 +50,6 @@ def resolve_image(uri: str, *, has_program: bool) -> BuiltIn | Framework | Conta
     The XGBoost image is both an algorithm and, given a script, a framework.
     """
     repository, tag = repository_and_tag(uri)
-    from clary.algorithms.algorithm import find_algorithm
-
     framework = _FRAMEWORKS.get(repository)
     algorithm = find_algorithm(repository, tag)
     if framework and (has_program or algorithm is None):

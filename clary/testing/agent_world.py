@@ -6,9 +6,11 @@ come back, as a server does that is restarted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import socket
 import tarfile
 import threading
 from collections import defaultdict
@@ -39,7 +41,7 @@ class AgentWorld:
         self.requests: list[str] = []
         self.unauthorized: list[str] = []
         self.port = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> AgentWorld:
@@ -59,7 +61,7 @@ class AgentWorld:
             pass
 
         Handler.world = world
-        server = _Server(("127.0.0.1", self.port), Handler)
+        server: _Server = _Server(("127.0.0.1", self.port), Handler)
         self.port = server.server_address[1]
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -70,6 +72,7 @@ class AgentWorld:
         if self._server and self._thread:
             self._server.shutdown()
             self._server.server_close()
+            self._server.cut()
             self._thread.join()
             self._server = None
 
@@ -183,6 +186,28 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._open: set[socket.socket] = set()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def cut(self) -> None:
+        """End the connections that are open, as the end of a process does."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A connection that was cut is no error."""
 
 
 class _Handler(BaseHTTPRequestHandler):

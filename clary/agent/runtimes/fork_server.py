@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -29,10 +30,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from clary import registry
 from clary.agent.runtimes import namespaces
 from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_message
 from clary.agent.runtimes.program import Program, program_from_json
 
+# What programs need, the most wanted first. Afterwards come the modules of each algorithm and framework.
 PRELOADED = (
     "clary.algorithms.entrypoint", "clary.frameworks.entrypoint", "clary.serving.model_worker",
     "numpy", "scipy.sparse", "xgboost", "sklearn.linear_model", "sklearn.ensemble", "sklearn.tree",
@@ -109,7 +112,7 @@ class _ForkServer:
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._lifeline, selectors.EVENT_READ)
-        preloading = list(PRELOADED) if self._order.preload else []
+        preloading = [*PRELOADED, *_members()] if self._order.preload else []
         listening = True
         while listening or self._waiting:
             for key, _ in self._selector.select(0 if preloading and listening else None):
@@ -170,6 +173,21 @@ def _receive_program(channel: socket.socket) -> tuple[Program, list[int]]:
         return program_from_json(document), descriptors
     except (TypeError, KeyError) as error:
         raise ChannelBroken(f"no program was ordered: {error}") from error
+
+
+def _members() -> list[str]:
+    """The modules of the families that run in tasks."""
+    families = {
+        "clary.algorithms": ("train", "predict"),
+        "clary.frameworks": ("handlers",),
+    }
+    return [
+        f"{family}.{name}.{part}"
+        for family, parts in families.items()
+        for name in registry.member_names(family)
+        for part in parts
+        if importlib.util.find_spec(f"{family}.{name}.{part}")
+    ]
 
 
 def _preload(module: str) -> None:
