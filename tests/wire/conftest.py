@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 # Steps are installed one after the other: torch must be there before what would bring a CUDA build of it.
 CLIENTS = {
-    "sdk1": [["sagemaker==1.72.1", "scikit-learn"]],
+    "sdk1": [["sagemaker==1.72.1", "protobuf<3.21", "scikit-learn"]],
     "sdk2": [["sagemaker>=2.257.1,<3", "scikit-learn"]],
     "sdk3": [["torch==2.13.0"], ["sagemaker>=3.20,<4", "torch==2.13.0", "scikit-learn"]],
     "cli": [["awscli"]],
