@@ -67,10 +67,12 @@ def hold_data_folder(data: Path) -> Iterator[None]:
             raise AlreadyRunning(
                 f"A Clary server already uses {data}{where}. Stop it, or choose another folder with --data."
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                (data / "server.json").unlink()
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            (data / "server.json").unlink()
         os.close(descriptor)
 
 
