@@ -1,9 +1,14 @@
-"""Moves training jobs: starts an agent for each host, follows them, and says what became of them."""
+"""Moves training jobs: starts an agent for each host, follows them, and says what became of them.
+
+The statuses of a job's tasks are asked of the driver at every look; nothing of them is remembered but what
+callers were shown. The final status is written before the tasks are forgotten, so that no end is ever lost.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from clary.clock import Clock
@@ -18,86 +23,87 @@ from clary.resources.training_job import (
     KIND,
     LIFECYCLE,
     LOG_GROUP,
-    LONGEST_FAILURE_REASON,
     METRIC_DIMENSION,
     METRIC_NAMESPACE,
     add_transition,
+    advance,
+    failure_reason,
     hosts,
-    model_artifacts,
+    request_of,
     task_id,
+    tasks_of,
     times,
-    transitions,
 )
 from clary.telemetry.metric_store import MetricStore
 
 LOOK_AGAIN_SECONDS = 2.0  # tasks tell when they move; this is for what was not heard
-MAX_ATTEMPTS = 10  # after restarts of Clary or the machine
+MAX_INTERRUPTIONS = 20  # how often a job is begun again because Clary or the machine went down
 GRACE_SECONDS = 120.0  # SageMaker's, between SIGTERM and SIGKILL
-_ORDER = (TaskPhase.PENDING, TaskPhase.PREPARING, TaskPhase.RUNNING, TaskPhase.UPLOADING)
+INTERNAL = "InternalServerError: "  # begins the reasons that are not the caller's doing
 
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do and what to write. ``start`` and ``stop`` name hosts; ``forget`` names attempts."""
-
-    ending: Literal["", "Completed", "Failed", "Stopped", "MaxRuntimeExceeded"] = ""
-    restart: bool = False
-    start: Sequence[str] = ()
-    stop: Sequence[str] = ()
-    stop_cause: StopCause = StopCause.REQUESTED
-    reason: str = ""
+Ending = Literal["Completed", "Failed", "Stopped", "MaxRuntimeExceeded"]
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was found: the tasks of the current attempt by host (``None``: not known to the driver)."""
+    """What was found. ``tasks`` are those of the present attempt by host; ``None``: the driver has none.
+
+    ``started`` says that every task of the attempt was started once. ``interruptions`` and ``retries`` are
+    those so far; ``max_retries`` is what the caller's RetryStrategy allows.
+    """
 
     tasks: Mapping[str, TaskStatus | None]
-    attempt: int
-    stop_requested: bool
-    max_attempts: int = field(default=MAX_ATTEMPTS)
+    started: bool = False
+    stop_requested: bool = False
+    interruptions: int = 0
+    retries: int = 0
+    max_retries: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and what has become of the job. ``start`` and ``stop`` name hosts."""
+
+    start: Sequence[str] = ()
+    stop: Sequence[str] = ()
+    stop_cause: StopCause = StopCause.REQUESTED
+    again: Literal["", "interrupted", "retry"] = ""
+    ending: Ending | None = None
+    reason: str = ""
 
 
 def decide(seen: Observation) -> Decision:
     """Every branch of a job's way. Pure."""
     tasks = {host: task for host, task in seen.tasks.items() if task is not None}
     missing = [host for host in seen.tasks if host not in tasks]
-    ended = {host: task for host, task in tasks.items() if task.phase.final}
-    running = [host for host in tasks if host not in ended]
+    over = [task for task in tasks.values() if task.phase.final]
+    running = [host for host, task in tasks.items() if not task.phase.final]
 
-    failed = [task for task in ended.values() if _failed(task)]
-    interrupted = any(_interrupted(task) for task in ended.values())
-    if failed:
+    broken = [task for task in over if _broke(task)]
+    if broken:
         if running:
             return Decision(stop=running, stop_cause=StopCause.SUPERSEDED)
-        return Decision("Failed", reason=_first_cause(failed))
-    if interrupted:
+        return _after_break(seen, broken)
+    if any(_interrupted(task) for task in over) or (missing and seen.started):
         if running:
             return Decision(stop=running, stop_cause=StopCause.SHUTDOWN)
-        if seen.stop_requested:
-            return Decision("Stopped")
-        if seen.attempt >= seen.max_attempts:
-            reason = (
-                f"InternalServerError: the job was interrupted {seen.attempt} times and is not started again."
-            )
-            return Decision("Failed", reason=reason)
-        return Decision(restart=True)
+        return _after_interruption(seen)
     if seen.stop_requested:
         if running:
             return Decision(stop=running)
-        if not ended or any(task.phase is TaskPhase.STOPPED for task in ended.values()):
-            return Decision("Stopped")
-        return Decision("Completed" if not missing else "Stopped")
+        return Decision(ending="Stopped" if missing else _natural_ending(over))
     if missing:
         return Decision(start=missing)
     if running:
-        over_time = any(task.stop_cause is StopCause.MAX_RUNTIME for task in ended.values())
-        return Decision(stop=running, stop_cause=StopCause.MAX_RUNTIME) if over_time else Decision()
-    if any(task.stop_cause is StopCause.MAX_RUNTIME for task in ended.values()):
-        return Decision("MaxRuntimeExceeded")
-    if any(task.phase is TaskPhase.STOPPED for task in ended.values()):
-        return Decision("Stopped")
-    return Decision("Completed")
+        stopped = next((task for task in over if task.phase is TaskPhase.STOPPED), None)
+        if stopped is None:
+            return Decision()
+        return Decision(stop=running, stop_cause=stopped.stop_cause or StopCause.SUPERSEDED)
+    return Decision(ending=_natural_ending(over))
+
+
+def _broke(task: TaskStatus) -> bool:
+    return task.phase is TaskPhase.FAILED or (task.phase is TaskPhase.LOST and not _interrupted(task))
 
 
 def _interrupted(task: TaskStatus) -> bool:
@@ -105,31 +111,55 @@ def _interrupted(task: TaskStatus) -> bool:
     return task.stop_cause is StopCause.SHUTDOWN and task.phase in (TaskPhase.LOST, TaskPhase.STOPPED)
 
 
-def _failed(task: TaskStatus) -> bool:
-    return task.phase is TaskPhase.FAILED or (task.phase is TaskPhase.LOST and not _interrupted(task))
+def _after_break(seen: Observation, broken: Sequence[TaskStatus]) -> Decision:
+    """The host that broke first says why: what the others say follows from it."""
+    first = min(broken, key=lambda task: task.transitions[-1].at if task.transitions else 0.0)
+    if seen.stop_requested and first.phase is TaskPhase.LOST:
+        return Decision(ending="Stopped")  # it was to end, and has; what it had saved is gone
+    reason = _cause(first)
+    if reason.startswith(INTERNAL) and seen.retries < seen.max_retries and not seen.stop_requested:
+        return Decision(again="retry")
+    return Decision(ending="Failed", reason=reason)
 
 
-def _first_cause(failed: Sequence[TaskStatus]) -> str:
-    """The reason of the host that failed first: what the others say follows from it."""
-    first = min(failed, key=lambda task: task.transitions[-1].at if task.transitions else 0.0)
-    if first.phase is TaskPhase.LOST:
-        return f"InternalServerError: the job's agent is gone: {first.reason}"
-    return first.reason or "AlgorithmError: the algorithm failed and gave no reason."
+def _cause(task: TaskStatus) -> str:
+    if task.phase is TaskPhase.FAILED:
+        return task.reason or "AlgorithmError: the algorithm failed and gave no reason."
+    reason = task.reason or "the job's agent ended without a word."
+    return reason if reason.startswith(INTERNAL) else INTERNAL + reason
+
+
+def _after_interruption(seen: Observation) -> Decision:
+    if seen.stop_requested:
+        return Decision(ending="Stopped")
+    if seen.interruptions >= MAX_INTERRUPTIONS:
+        return Decision(
+            ending="Failed",
+            reason=f"{INTERNAL}the job was interrupted {seen.interruptions + 1} times, because Clary or its "
+            "machine went down, and is not started again. Create it anew.",
+        )
+    return Decision(again="interrupted")
+
+
+def _natural_ending(over: Sequence[TaskStatus]) -> Ending:
+    stopped = [task for task in over if task.phase is TaskPhase.STOPPED]
+    if not stopped:
+        return "Completed"
+    if any(task.stop_cause is StopCause.MAX_RUNTIME for task in stopped):
+        return "MaxRuntimeExceeded"
+    return "Stopped"
 
 
 class TrainingJobController:
-    """`clary.controllers.controller.Controller` for training jobs."""
+    """`clary.controllers.controller.Controller` for training jobs.
+
+    ``endpoint_url`` is where tasks reach the server; ``secret`` seals their tokens.
+    """
 
     kind = KIND
 
     def __init__(
-        self,
-        *,
-        driver: Driver,
-        metrics: MetricStore,
-        clock: Clock,
-        secret: bytes,
-        endpoint_url: str,
+        self, *, driver: Driver, metrics: MetricStore, clock: Clock, secret: bytes, endpoint_url: str
     ) -> None:
         self._driver = driver
         self._metrics = metrics
@@ -140,19 +170,27 @@ class TrainingJobController:
     async def reconcile(self, resource: Resource) -> Outcome:
         """See `clary.controllers.controller.Controller`."""
         if LIFECYCLE.final(resource.phase):
-            await self._forget(resource, _attempt(resource.status))
-            return Outcome({**resource.status, "Freed": True}, resource.phase)
-        attempt = _attempt(resource.status)
+            return await self._free(resource)
+        attempt = _number(resource.status, "Attempt")
         tasks = {
             host: await self._driver.inspect(task_id(resource.uid, attempt, host))
             for host, _, _ in hosts(resource.spec)
         }
-        decision = decide(Observation(tasks, attempt, bool(resource.spec.get("StopRequested"))))
+        decision = decide(_observation(resource, attempt, tasks))
+        await self._act(resource, attempt, tasks, decision)
+        return await self._outcome(resource, attempt, tasks, decision)
+
+    async def _act(
+        self, resource: Resource, attempt: int, tasks: dict[str, TaskStatus | None], decision: Decision
+    ) -> None:
+        if decision.start:
+            # The attempt before was written off when this one was written down.
+            for old in tasks_of(resource.uid, range(max(1, attempt - 1), attempt), resource.spec):
+                await self._driver.remove(old)
         for host in decision.start:
             tasks[host] = await self._driver.start(self._task(resource, attempt, host))
         for host in decision.stop:
             await self._driver.stop(task_id(resource.uid, attempt, host), decision.stop_cause)
-        return await self._outcome(resource, attempt, tasks, decision)
 
     async def _outcome(
         self,
@@ -162,86 +200,91 @@ class TrainingJobController:
         decision: Decision,
     ) -> Outcome:
         now = self._clock.now()
-        first = next(iter(tasks.values()), None)
-        base: Any = resource.status.get("TransitionsBeforeAttempt")
-        if base is None:
-            shown: Any = resource.status["SecondaryStatusTransitions"]
-            base = shown[:1]
-        moves = transitions(base, first)
-        status: dict[str, JsonValue] = {**resource.status, "TransitionsBeforeAttempt": base}
-        if decision.restart:
-            add_transition(moves, "Restarting", now, "Restarting the training job: Clary was down")
-            status |= {"Attempt": attempt + 1, "TransitionsBeforeAttempt": [*moves]}
-            status |= {
-                "SecondaryStatusTransitions": [*moves],
-                "SecondaryStatus": "Restarting",
-                **times(moves, None),
-            }
-            return Outcome(status, resource.phase, due_at=now)
-        if not decision.ending:
-            phase = resource.phase
-            if resource.spec.get("StopRequested"):
-                phase = LIFECYCLE.move(phase, "Stopping")
-                if moves[-1]["Status"] != "Stopping":
-                    requested: Any = resource.spec["StopRequested"]
-                    add_transition(moves, "Stopping", float(requested), "Stopping the training job")
-            status |= {
-                "TrainingJobStatus": phase,
-                "SecondaryStatus": moves[-1]["Status"],
-                "SecondaryStatusTransitions": [*moves],
-                **times(moves, None),
-            }
-            return Outcome(status, phase, due_at=now + LOOK_AGAIN_SECONDS)
-        ended_at = _ended_at(tasks, now)
-        phase = "Stopped" if decision.ending == "MaxRuntimeExceeded" else decision.ending
-        add_transition(moves, decision.ending, ended_at, decision.reason[:LONGEST_FAILURE_REASON])
+        published: Any = resource.status["SecondaryStatusTransitions"]
+        requested: Any = resource.spec.get("StopRequested")
+        # The first host stands for all: an attempt's hosts go through the same phases together.
+        moves = advance(
+            published, next(iter(tasks.values())), float(requested) if requested is not None else None
+        )
+        phase, due_at = resource.phase, now + LOOK_AGAIN_SECONDS
+        status: dict[str, JsonValue] = dict(resource.status)
+        if decision.again:
+            due_at = now
+            status["Attempt"] = attempt + 1
+            if decision.again == "interrupted":
+                add_transition(moves, "Interrupted", _ended_at(tasks, now))
+                add_transition(moves, "Restarting", now)
+                status["Interruptions"] = _number(status, "Interruptions") + 1
+            else:
+                add_transition(moves, "Starting", now, "Starting the training job again after an error")
+                status["Retries"] = _number(status, "Retries") + 1
+        elif decision.ending:
+            due_at = now  # to free what the job held, only after this has been written
+            add_transition(moves, decision.ending, _ended_at(tasks, now))
+            phase = "Stopped" if decision.ending == "MaxRuntimeExceeded" else decision.ending
+            status |= await self._results(resource, tasks, decision)
+        else:
+            phase = "Stopping" if requested is not None else phase
+            status["Started"] = attempt if all(tasks.values()) else status["Started"]
         status |= {
             "TrainingJobStatus": LIFECYCLE.move(resource.phase, phase),
-            "SecondaryStatus": decision.ending,
+            "SecondaryStatus": moves[-1]["Status"],
             "SecondaryStatusTransitions": [*moves],
-            **times(moves, ended_at),
+            **times(moves),
         }
-        if decision.reason:
-            status["FailureReason"] = decision.reason[:LONGEST_FAILURE_REASON]
-        artifacts = next((t.results.get("model_artifacts") for t in tasks.values() if t and t.results), None)
-        if artifacts:
-            status["ModelArtifacts"] = {"S3ModelArtifacts": artifacts}
-        elif phase == "Completed":
-            status["ModelArtifacts"] = {"S3ModelArtifacts": model_artifacts(resource.spec, resource.key.name)}
-        metrics = await self._final_metrics(resource.key)
-        if metrics:
-            status["FinalMetricDataList"] = metrics
-        # Look once more, to free what the job held: only after this has been written.
-        return Outcome(status, phase, due_at=now)
+        return Outcome(status, phase, due_at=due_at)
 
-    async def _final_metrics(self, key: Key) -> list[JsonValue]:
+    async def _results(
+        self, resource: Resource, tasks: Mapping[str, TaskStatus | None], decision: Decision
+    ) -> dict[str, JsonValue]:
+        """What an ended job has to show."""
+        results: dict[str, JsonValue] = {}
+        if decision.reason:
+            results["FailureReason"] = failure_reason(decision.reason)
+        artifacts = (task.results.get("model_artifacts") for task in tasks.values() if task)
+        artifact = next((each for each in artifacts if each), None)
+        if artifact:
+            results["ModelArtifacts"] = {"S3ModelArtifacts": artifact}
+        metrics = await self._final_metrics(resource)
+        if metrics:
+            results["FinalMetricDataList"] = metrics
+        return results
+
+    async def _final_metrics(self, resource: Resource) -> list[JsonValue]:
+        key = resource.key
         last = await self._metrics.last(
             key.account, key.region, METRIC_NAMESPACE, {METRIC_DIMENSION: key.name}
         )
+        # Times come in whole seconds. What is older was left by a deleted job of the same name.
+        since = math.floor(resource.created_at)
         return [
-            {"MetricName": name, "Value": point.total, "Timestamp": point.at} for name, point in last.items()
+            {"MetricName": name, "Value": point.total / point.count, "Timestamp": point.at}
+            for name, point in last.items()
+            if point.at >= since
         ]
 
-    async def _forget(self, resource: Resource, attempts: int) -> None:
-        for attempt in range(1, attempts + 1):
-            for host, _, _ in hosts(resource.spec):
-                await self._driver.remove(task_id(resource.uid, attempt, host))
+    async def _free(self, resource: Resource) -> Outcome:
+        """Forget the tasks of a job whose end is written; then the job itself, if that is wished for."""
+        if not resource.status.get("Freed"):
+            attempt = _number(resource.status, "Attempt")
+            for each in tasks_of(resource.uid, range(max(1, attempt - 1), attempt + 1), resource.spec):
+                await self._driver.remove(each)
+        status = {**resource.status, "Freed": True}
+        return Outcome(status, resource.phase, remove=bool(resource.spec.get("DeleteRequested")))
 
     def _task(self, resource: Resource, attempt: int, host: str) -> TaskSpec:
         key, spec = resource.key, resource.spec
         found = hosts(spec)
         _, type_name, group = next(each for each in found if each[0] == host)
         machine = instance_type(type_name)
-        identity = TaskIdentity(
-            task_id(resource.uid, attempt, host), key.account, str(spec.get("RoleArn", ""))
-        )
+        identity = TaskIdentity(task_id(resource.uid, attempt, host), key.account, str(spec["RoleArn"]))
         return TaskSpec(
             id=identity.task_id,
             owner=owner_text(key),
             work=TrainingWork(
                 job_name=key.name,
                 job_arn=sagemaker_arn(key),
-                request=_request(spec),
+                request=request_of(spec),
                 host=host,
                 hosts=tuple(name for name, _, _ in found),
                 instance_type=type_name,
@@ -273,15 +316,23 @@ def owner_key(owner: str) -> Key:
     return Key(kind, account, region, name)
 
 
-def _attempt(status: Document) -> int:
-    attempt = status.get("Attempt", 1)
-    assert isinstance(attempt, int)
-    return attempt
+def _observation(resource: Resource, attempt: int, tasks: Mapping[str, TaskStatus | None]) -> Observation:
+    strategy: Any = resource.spec.get("RetryStrategy") or {}
+    status = resource.status
+    return Observation(
+        tasks=tasks,
+        started=_number(status, "Started") == attempt,
+        stop_requested=resource.spec.get("StopRequested") is not None,
+        interruptions=_number(status, "Interruptions"),
+        retries=_number(status, "Retries"),
+        max_retries=int(strategy.get("MaximumRetryAttempts", 0)),
+    )
 
 
-def _request(spec: Document) -> Document:
-    """The caller's request alone: what services noted beside it begins with no member of AWS's."""
-    return {name: value for name, value in spec.items() if name not in ("StopRequested", "Tags")}
+def _number(status: Document, name: str) -> int:
+    number = status[name]
+    assert isinstance(number, int)
+    return number
 
 
 def _ended_at(tasks: Mapping[str, TaskStatus | None], now: float) -> float:

@@ -1,9 +1,9 @@
-"""Training jobs: their statuses, what becomes of them, and how they are shown."""
+"""Training jobs: how their statuses move, what the phases of tasks mean for them, how they are shown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clary.resources.arn import sagemaker_arn
@@ -15,7 +15,11 @@ KIND = "TrainingJob"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 METRIC_NAMESPACE = "/aws/sagemaker/TrainingJobs"
 METRIC_DIMENSION = "TrainingJobName"
+TRAINING_PLAN_LABEL = "TrainingPlanArn"
 LONGEST_FAILURE_REASON = 1024
+DEFAULT_MAX_RUNTIME_SECONDS = 86_400  # SageMaker's, where the caller gives none
+# Members of the spec that are not the caller's input: wishes of later calls, and tags.
+NOT_OF_THE_REQUEST = frozenset({"StopRequested", "DeleteRequested", "Tags"})
 
 LIFECYCLE = Lifecycle(
     KIND,
@@ -28,41 +32,77 @@ LIFECYCLE = Lifecycle(
     },
 )
 
-# What the phase of a task means for its job, with the words that SageMaker's clients print.
-_SECONDARY: Mapping[TaskPhase, tuple[str, str]] = {
-    TaskPhase.PENDING: ("Starting", "Starting the training job"),
-    TaskPhase.PREPARING: ("Downloading", "Downloading input data"),
-    TaskPhase.RUNNING: ("Training", "Training image download completed. Training in progress."),
-    TaskPhase.UPLOADING: ("Uploading", "Uploading generated training model"),
-}
-_ENDINGS = {
+_ENDINGS: Mapping[str, str] = {
     "Completed": "Training job completed",
     "Failed": "Training job failed",
     "Stopped": "Training job stopped",
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
 }
+# An attempt begins with one of these; "Starting" again is SageMaker's word for a retry.
+_BEGINNINGS = ("Starting", "Restarting")
+_AFRESH = ("Interrupted", "Starting")
+SECONDARY = Lifecycle(
+    f"{KIND}'s secondary status",
+    {
+        "Starting": ("Downloading", "Training", "Uploading", "Stopping", *_AFRESH, *_ENDINGS),
+        "Downloading": ("Training", "Uploading", "Stopping", *_AFRESH, *_ENDINGS),
+        "Training": ("Uploading", "Stopping", *_AFRESH, *_ENDINGS),
+        "Uploading": ("Stopping", *_AFRESH, *_ENDINGS),
+        "Stopping": ("Uploading", *_ENDINGS),
+        "Interrupted": ("Restarting",),
+        "Restarting": ("Downloading", "Training", "Uploading", "Stopping", *_AFRESH, *_ENDINGS),
+        **dict.fromkeys(_ENDINGS, ()),
+    },
+)
+
+# What the phase of a task means for its job.
+_SECONDARY_OF: Mapping[TaskPhase, str] = {
+    TaskPhase.PREPARING: "Downloading",
+    TaskPhase.RUNNING: "Training",
+    TaskPhase.UPLOADING: "Uploading",
+}
+# What SageMaker's clients print beside a secondary status.
+_WORDS: Mapping[str, str] = {
+    "Starting": "Starting the training job",
+    "Downloading": "Downloading input data",
+    "Training": "Training image download completed. Training in progress.",
+    "Uploading": "Uploading generated training model",
+    "Stopping": "Stopping the training job",
+    "Interrupted": "Clary or its machine went down while the job ran",
+    "Restarting": "Starting the training job again",
+    **_ENDINGS,
+}
+_BILLED = ("Downloading", "Training", "Uploading", "Stopping")
 
 
 def initial_status(now: float) -> dict[str, JsonValue]:
-    """The status of a job that was just asked for."""
+    """The status of a job that was just asked for.
+
+    Beside AWS's members: ``Attempt``, the number of the present attempt; ``Started``, the last attempt all
+    of whose tasks were started; ``Interruptions`` and ``Retries``, why there was more than one attempt; and,
+    at the end, ``Freed``: no task is left.
+    """
     return {
         "TrainingJobStatus": "InProgress",
         "SecondaryStatus": "Starting",
         "SecondaryStatusTransitions": [
-            {"Status": "Starting", "StartTime": now, "StatusMessage": "Starting the training job"}
+            {"Status": "Starting", "StartTime": now, "StatusMessage": _WORDS["Starting"]}
         ],
         "Attempt": 1,
+        "Started": 0,
+        "Interruptions": 0,
+        "Retries": 0,
     }
 
 
 def hosts(spec: Document) -> list[tuple[str, str, str]]:
     """(host name, instance type, group name) of each host that the job asks for."""
-    resources: Any = spec.get("ResourceConfig") or {}
+    resources: Any = spec["ResourceConfig"]
     groups = resources.get("InstanceGroups") or [
         {
             "InstanceGroupName": "homogeneousCluster",
-            "InstanceType": resources.get("InstanceType", "ml.m5.large"),
-            "InstanceCount": resources.get("InstanceCount", 1),
+            "InstanceType": resources["InstanceType"],
+            "InstanceCount": resources["InstanceCount"],
         }
     ]
     found: list[tuple[str, str, str]] = []
@@ -78,107 +118,136 @@ def task_id(uid: str, attempt: int, host: str) -> str:
     return f"training-{uid}-{attempt}-{host}"
 
 
-def transitions(before: Sequence[Mapping[str, Any]], task: TaskStatus | None) -> list[dict[str, JsonValue]]:
-    """The job's secondary statuses: those up to this attempt, and what its first host has gone through.
+def advance(
+    published: Sequence[Mapping[str, Any]], task: TaskStatus | None, stop_requested_at: float | None = None
+) -> list[dict[str, Any]]:
+    """``published`` and the secondary statuses that came since, from what the first host went through.
 
-    ``before`` ends with the status in which this attempt began (Starting or Restarting).
+    What callers have seen stays: a status that may not follow, or was there in this attempt, is left out.
     """
-    found: list[dict[str, JsonValue]] = [dict(each) for each in before]
-    for transition in task.transitions if task else ():
-        if transition.phase not in _SECONDARY:
-            continue
-        status, words = _SECONDARY[transition.phase]
-        if transition.phase is TaskPhase.PENDING:
-            if transition.message:
-                found[-1]["StatusMessage"] = transition.message
-            continue
-        if found[-1]["Status"] != status:
-            add_transition(found, status, transition.at, words)
-        if transition.phase is TaskPhase.PREPARING and transition.message:
-            found[-1]["StatusMessage"] = transition.message
+    found: list[dict[str, Any]] = [dict(each) for each in published]
+    moves = [
+        (transition.at, _SECONDARY_OF[transition.phase])
+        for transition in (task.transitions if task else ())
+        if transition.phase in _SECONDARY_OF
+    ]
+    if stop_requested_at is not None:
+        moves.append((stop_requested_at, "Stopping"))
+    began = max((at for at, each in enumerate(found) if each["Status"] in _BEGINNINGS), default=0)
+    seen = {each["Status"] for each in found[began:]}
+    for at, status in sorted(moves, key=lambda move: move[0]):
+        if status not in seen and status in SECONDARY.moves[found[-1]["Status"]]:
+            add_transition(found, status, at)
+            seen.add(status)
+    waits = task.transitions[-1] if task and task.transitions else None
+    if waits and waits.phase is TaskPhase.PENDING and waits.message and found[-1]["Status"] in _BEGINNINGS:
+        found[-1]["StatusMessage"] = waits.message
     return found
 
 
-def add_transition(found: list[dict[str, JsonValue]], status: str, at: float, message: str = "") -> None:
-    """End the last secondary status at ``at`` (never before it began) and begin ``status``."""
-    began = found[-1]["StartTime"]
-    assert isinstance(began, (int, float))
-    at = max(at, began)
-    found[-1].setdefault("EndTime", at)
-    entry: dict[str, JsonValue] = {
-        "Status": status,
-        "StartTime": at,
-        "StatusMessage": message or _ENDINGS.get(status, status),
-    }
+def add_transition(found: list[dict[str, Any]], status: str, at: float, message: str = "") -> None:
+    """End the last secondary status at ``at`` (never before it began) and begin ``status``.
+
+    Raises `IllegalMove`.
+    """
+    last = found[-1]
+    SECONDARY.move(last["Status"], status)
+    at = max(at, last["StartTime"])
+    last.setdefault("EndTime", at)
+    entry = {"Status": status, "StartTime": at, "StatusMessage": message or _WORDS[status]}
     if status in _ENDINGS:
         entry["EndTime"] = at
     found.append(entry)
 
 
-def times(found: Sequence[Mapping[str, Any]], ended_at: float | None) -> dict[str, JsonValue]:
-    """When training began and ended, and the seconds of both clocks; nothing of what has not happened."""
+def times(found: Sequence[Mapping[str, Any]]) -> dict[str, JsonValue]:
+    """When training began and ended, and the seconds of both clocks; nothing of what has not happened.
+
+    Only the time at work is billed, not that between an interruption and the next attempt.
+    """
     began = next((each["StartTime"] for each in found if each["Status"] in ("Downloading", "Training")), None)
-    if began is None:
-        return {"TrainingEndTime": ended_at} if ended_at is not None else {}
-    result: dict[str, JsonValue] = {"TrainingStartTime": began}
-    if ended_at is not None:
-        seconds = max(1, math.ceil(ended_at - began))
-        result |= {
-            "TrainingEndTime": ended_at,
-            "TrainingTimeInSeconds": seconds,
-            "BillableTimeInSeconds": seconds,
-        }
+    ended = found[-1]["StartTime"] if found[-1]["Status"] in _ENDINGS else None
+    result: dict[str, JsonValue] = {}
+    if began is not None:
+        result["TrainingStartTime"] = began
+    if ended is not None:
+        result["TrainingEndTime"] = ended
+    if began is not None and ended is not None:
+        worked = sum(
+            each["EndTime"] - each["StartTime"]
+            for each in found
+            if each["Status"] in _BILLED and each["StartTime"] >= began
+        )
+        result["TrainingTimeInSeconds"] = max(1, math.ceil(ended - began))
+        result["BillableTimeInSeconds"] = max(1, math.ceil(worked))
     return result
 
 
-def model_artifacts(spec: Document, name: str) -> str:
-    """Where the model goes."""
-    output: Any = spec.get("OutputDataConfig") or {}
-    return f"{str(output.get('S3OutputPath', '')).rstrip('/')}/{name}/output/model.tar.gz"
-
-
 def shown_status(resource: Resource) -> str:
-    """The status as callers see it: a stop that was asked for shows at once."""
-    status = str(resource.status.get("TrainingJobStatus", "InProgress"))
-    return "Stopping" if status == "InProgress" and resource.spec.get("StopRequested") else status
+    """The status as callers see it: a wish to stop or delete shows at once."""
+    if resource.spec.get("DeleteRequested"):
+        return "Deleting"
+    stopping = resource.phase == "InProgress" and resource.spec.get("StopRequested")
+    return "Stopping" if stopping else resource.phase
+
+
+def shown_transitions(resource: Resource) -> list[dict[str, Any]]:
+    """The secondary statuses as callers see them."""
+    published: Any = resource.status["SecondaryStatusTransitions"]
+    requested: Any = resource.spec.get("StopRequested")
+    over = LIFECYCLE.final(resource.phase)
+    return advance(published, None, None if over or not requested else float(requested))
 
 
 def describe(resource: Resource) -> dict[str, Any]:
     """The job as DescribeTrainingJob shows it: members that clients rely on are always there."""
-    spec, status = dict(resource.spec), dict(resource.status)
-    shown: dict[str, Any] = {
+    output: Any = resource.spec["OutputDataConfig"]
+    algorithm: Any = resource.spec["AlgorithmSpecification"]
+    moves = shown_transitions(resource)
+    return {
         "EnableNetworkIsolation": False,
         "EnableInterContainerTrafficEncryption": False,
         "EnableManagedSpotTraining": False,
-        **spec,
-        **status,
+        **resource.spec,
+        **resource.status,
         "TrainingJobName": resource.key.name,
         "TrainingJobArn": sagemaker_arn(resource.key),
         "CreationTime": resource.created_at,
         "LastModifiedTime": resource.modified_at,
         "TrainingJobStatus": shown_status(resource),
+        "SecondaryStatus": moves[-1]["Status"],
+        "SecondaryStatusTransitions": moves,
+        "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **output},
+        "AlgorithmSpecification": {"EnableSageMakerMetricsTimeSeries": True, **algorithm},
     }
-    output = dict(shown.get("OutputDataConfig") or {})
-    output.setdefault("KmsKeyId", "")
-    output.setdefault("CompressionType", "GZIP")
-    algorithm = dict(shown.get("AlgorithmSpecification") or {})
-    algorithm.setdefault("EnableSageMakerMetricsTimeSeries", True)
-    shown |= {"OutputDataConfig": output, "AlgorithmSpecification": algorithm}
-    if shown["TrainingJobStatus"] == "Stopping" and status.get("SecondaryStatus") != "Stopping":
-        shown["SecondaryStatus"] = "Stopping"
-    return shown
 
 
 def summarize(resource: Resource) -> dict[str, Any]:
     """The job as ListTrainingJobs shows it."""
-    status = resource.status
     return {
         "TrainingJobName": resource.key.name,
         "TrainingJobArn": sagemaker_arn(resource.key),
         "CreationTime": resource.created_at,
-        "TrainingEndTime": status.get("TrainingEndTime"),
+        "TrainingEndTime": resource.status.get("TrainingEndTime"),
         "LastModifiedTime": resource.modified_at,
         "TrainingJobStatus": shown_status(resource),
-        "SecondaryStatus": status.get("SecondaryStatus"),
-        "WarmPoolStatus": status.get("WarmPoolStatus"),
+        "SecondaryStatus": shown_transitions(resource)[-1]["Status"],
+        "TrainingPlanArn": resource.labels.get(TRAINING_PLAN_LABEL),
     }
+
+
+def failure_reason(text: str) -> str:
+    """``text`` cut to what a FailureReason may hold."""
+    return text if len(text) <= LONGEST_FAILURE_REASON else text[: LONGEST_FAILURE_REASON - 1] + "…"
+
+
+def request_of(spec: Document) -> dict[str, JsonValue]:
+    """The caller's CreateTrainingJob input, without what services noted beside it."""
+    return {name: value for name, value in spec.items() if name not in NOT_OF_THE_REQUEST}
+
+
+def tasks_of(uid: str, attempts: Sequence[int], spec: Document) -> Iterator[str]:
+    """The ids of all tasks of ``attempts``."""
+    for attempt in attempts:
+        for host, _, _ in hosts(spec):
+            yield task_id(uid, attempt, host)

@@ -1,44 +1,56 @@
-"""The operations on training jobs."""
+"""The operations on training jobs. They write down wishes; `clary.controllers.training_jobs` fulfils them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from clary.agent.images import BuiltIn, resolve_image
-from clary.algorithms.algorithm import check_hyperparameters, get_algorithm
+from clary.algorithms.algorithm import AlgorithmSpec, check_hyperparameters, get_algorithm
 from clary.faults import Conflict, InUse, Invalid, NotFound
 from clary.protocol.wire import Members, ReplyMembers
 from clary.resources.arn import sagemaker_arn
 from clary.resources.resource import Key, Resource
-from clary.resources.training_job import KIND, LIFECYCLE, describe, initial_status, shown_status, summarize
+from clary.resources.training_job import (
+    DEFAULT_MAX_RUNTIME_SECONDS,
+    KIND,
+    LIFECYCLE,
+    TRAINING_PLAN_LABEL,
+    describe,
+    initial_status,
+    shown_status,
+    summarize,
+)
 from clary.services.operation import RequestContext, operation
 from clary.services.sagemaker.listing import list_resources
 from clary.services.sagemaker.tags import check_tags
 
-
-def _key(context: RequestContext, name: str) -> Key:
-    return Key(KIND, context.account, context.region, name)
+MAX_INSTANCES = 100  # of one job
+# What makes a job that needs neither image nor instances; Clary has no such jobs.
+_NOT_OFFERED = ("ServerlessJobConfig", "ModelPackageConfig")
 
 
 @operation("sagemaker")
 async def create_training_job(context: RequestContext, request: Members) -> ReplyMembers:
     """Takes what the syntax allows; images, roles and data are looked for when the job runs."""
     key = _key(context, request["TrainingJobName"])
-    spec: dict[str, Any] = {**request, "Tags": list(check_tags(request.get("Tags")))}
-    _check(request)
-    spec["AlgorithmSpecification"] = _with_metrics(request)
+    tags: list[Any] = list(check_tags(request.get("Tags")))
+    check_training_request(request)
+    now = context.backends.clock.now()
+    plan = request["ResourceConfig"].get("TrainingPlanArn")
     try:
         await context.backends.store.create(
             key,
-            spec,
-            initial_status(context.backends.clock.now()),
+            {**with_defaults(request), "Tags": tags},
+            initial_status(now),
             phase="InProgress",
-            due_at=context.backends.clock.now(),
+            due_at=now,
+            labels={TRAINING_PLAN_LABEL: plan} if plan else {},
         )
     except InUse:
         raise InUse(
-            "Training job names must be unique within an AWS account and region, and a job named "
-            f"'{key.name}' already exists: {sagemaker_arn(key)}"
+            "Training job names must be unique within an AWS account and region, or a training job with this "
+            f"name already exists ({sagemaker_arn(key)})"
         ) from None
     return {"TrainingJobArn": sagemaker_arn(key)}
 
@@ -50,25 +62,22 @@ async def describe_training_job(context: RequestContext, request: Members) -> Re
 
 @operation("sagemaker")
 async def list_training_jobs(context: RequestContext, request: Members) -> ReplyMembers:
-    if "WarmPoolStatusEquals" in request or "TrainingPlanArnEquals" in request:
-        # Clary keeps no warm pools and no training plans yet, so no job is in one.
-        return {"TrainingJobSummaries": []}
-    return await list_resources(
-        context, request, KIND, "TrainingJobSummaries", summarize, default_order="Descending"
-    )
+    if "WarmPoolStatusEquals" in request:
+        return {"TrainingJobSummaries": []}  # Clary keeps no warm pools, so no job is in one
+    plan = request.get("TrainingPlanArnEquals")
+    labels = {TRAINING_PLAN_LABEL: plan} if plan else {}
+    return await list_resources(context, request, KIND, "TrainingJobSummaries", summarize, labels=labels)
 
 
 @operation("sagemaker")
 async def stop_training_job(context: RequestContext, request: Members) -> ReplyMembers:
+    """Asks for the end of a job; what it saved is uploaded. To ask twice does no harm."""
     now = context.backends.clock.now()
 
-    def change(resource: Resource) -> dict[str, Any]:
-        if LIFECYCLE.final(resource.phase):
-            raise Invalid(
-                f"The request was rejected because the training job is in status {shown_status(resource)}.",
-                code="ValidationException",
-            )
-        return {**resource.spec, "StopRequested": resource.spec.get("StopRequested") or now}
+    def change(job: Resource) -> dict[str, Any]:
+        if LIFECYCLE.final(job.phase):
+            raise _rejected(job)
+        return {"StopRequested": now, **job.spec}
 
     await _write(context, request, change, due_at=now)
     return {}
@@ -77,98 +86,74 @@ async def stop_training_job(context: RequestContext, request: Members) -> ReplyM
 @operation("sagemaker")
 async def update_training_job(context: RequestContext, request: Members) -> ReplyMembers:
     """Changes what may change while a job lives: profiling, remote debugging, the keep-alive period."""
+    changed = {
+        name: value for name, value in request.items() if name not in ("TrainingJobName", "ResourceConfig")
+    }
 
-    def change(resource: Resource) -> dict[str, Any]:
-        if LIFECYCLE.final(resource.phase):
-            raise Invalid(
-                f"The training job {resource.key.name} is in status {shown_status(resource)}: it cannot be "
-                "updated.",
-                code="ValidationException",
-            )
-        spec: dict[str, Any] = dict(resource.spec)
-        for name in ("ProfilerConfig", "ProfilerRuleConfigurations", "RemoteDebugConfig"):
-            if name in request:
-                spec[name] = request[name]
-        if "ResourceConfig" in request:
-            spec["ResourceConfig"] = {**spec["ResourceConfig"], **request["ResourceConfig"]}
-        return spec
+    def change(job: Resource) -> dict[str, Any]:
+        if LIFECYCLE.final(job.phase):
+            raise _rejected(job)
+        resources: Any = job.spec["ResourceConfig"]
+        return {
+            **job.spec,
+            **changed,
+            "ResourceConfig": {**resources, **request.get("ResourceConfig", {})},
+        }
 
-    resource = await _write(context, request, change, due_at=None)
-    return {"TrainingJobArn": sagemaker_arn(resource.key)}
+    job = await _write(context, request, change, due_at=None)
+    return {"TrainingJobArn": sagemaker_arn(job.key)}
 
 
 @operation("sagemaker")
 async def delete_training_job(context: RequestContext, request: Members) -> ReplyMembers:
     """Forgets a job that has ended; its logs, metrics and artifacts stay."""
-    resource = await _find(context, request)
-    if not LIFECYCLE.final(resource.phase):
-        raise Conflict(
-            f"The training job {resource.key.name} is in status {shown_status(resource)}: stop it before "
-            "it is deleted.",
-            code="ValidationException",
-        )
-    if not resource.status.get("Freed"):
-        raise InUse(f"The training job {resource.key.name} is still being cleaned up: try again.")
-    await context.backends.store.delete(resource.key, uid=resource.uid)
+    job = await _find(context, request)
+    if not LIFECYCLE.final(job.phase):
+        raise _rejected(job)
+    if job.status.get("Freed"):
+        await context.backends.store.delete(job.key, uid=job.uid)
+        return {}
+    # It ended this moment, and its controller still frees what it held: that is done first.
+    now = context.backends.clock.now()
+
+    def change(current: Resource) -> dict[str, Any]:
+        if current.uid != job.uid:
+            raise _not_found(job.key)
+        return {**current.spec, "DeleteRequested": now}
+
+    await context.backends.store.write_spec(job.key, change, due_at=now)
     return {}
 
 
-async def _find(context: RequestContext, request: Members) -> Resource:
-    key = _key(context, request["TrainingJobName"])
-    resource = await context.backends.store.find(key)
-    if resource is None:
-        raise NotFound(f"Could not find training job '{sagemaker_arn(key)}'.", code="ValidationException")
-    return resource
-
-
-async def _write(context: RequestContext, request: Members, change: Any, *, due_at: float | None) -> Resource:
-    resource = await _find(context, request)
-    return await context.backends.store.write_spec(resource.key, change, due_at=due_at)
-
-
-def _check(request: Members) -> None:
-    """What the shapes cannot say. Raises `Invalid`."""
-    algorithm = request.get("AlgorithmSpecification") or {}
-    named = [name for name in ("TrainingImage", "AlgorithmName") if algorithm.get(name)]
-    if len(named) != 1:
-        raise Invalid(
-            "You must specify exactly one of TrainingImage and AlgorithmName in AlgorithmSpecification, "
-            f"not {' and '.join(named) or 'none'}."
-        )
-    channels = [channel["ChannelName"] for channel in request.get("InputDataConfig") or []]
-    twice = next((name for name in channels if channels.count(name) > 1), None)
-    if twice is not None:
-        raise Invalid(f"Channel names must be unique: '{twice}' is given {channels.count(twice)} times.")
-    for channel in request.get("InputDataConfig") or []:
-        sources = channel.get("DataSource") or {}
-        if len(sources) != 1:
-            raise Invalid(
-                f"The channel '{channel['ChannelName']}' must have exactly one data source, "
-                f"not {len(sources)}."
-            )
-    resources = request.get("ResourceConfig") or {}
-    grouped = bool(resources.get("InstanceGroups"))
-    single = bool(resources.get("InstanceType")) and bool(resources.get("InstanceCount"))
-    if grouped == single:
-        raise Invalid("ResourceConfig must have either InstanceType and InstanceCount, or InstanceGroups.")
-    limits = request.get("StoppingCondition") or {}
-    longest, wait = limits.get("MaxRuntimeInSeconds"), limits.get("MaxWaitTimeInSeconds")
-    if wait is not None and not request.get("EnableManagedSpotTraining"):
-        raise Invalid("MaxWaitTimeInSeconds can only be specified when EnableManagedSpotTraining is true.")
-    if wait is not None and longest is not None and wait < longest:
-        raise Invalid(
-            f"MaxWaitTimeInSeconds ({wait}) must be greater than or equal to MaxRuntimeInSeconds ({longest})."
-        )
-    built_in = _built_in(request)
-    if built_in is not None:
-        errors = check_hyperparameters(
-            get_algorithm(built_in.algorithm), request.get("HyperParameters") or {}
-        )
+def check_training_request(request: Members) -> None:
+    """What the shapes of a CreateTrainingJob input cannot say. Raises `Invalid`."""
+    for name in _NOT_OFFERED:
+        if request.get(name) is not None:
+            raise Invalid(f"{name} is not offered by Clary: name an image and instances instead.")
+    _check_algorithm(request)
+    _check_channels(request)
+    _check_resources(request)
+    _check_limits(request)
+    algorithm = built_in_algorithm(request)
+    if algorithm is not None:
+        errors = check_hyperparameters(algorithm, request.get("HyperParameters") or {})
         if errors:
-            raise Invalid(f"Hyperparameters of {built_in.algorithm} are not valid: {'; '.join(errors)}")
+            raise Invalid(f"Hyperparameters of {algorithm.name} are not valid: {'; '.join(errors)}")
 
 
-def _built_in(request: Members) -> BuiltIn | None:
+def with_defaults(request: Members) -> dict[str, Any]:
+    """The input with what SageMaker adds to it: a time limit, and the metrics of a built-in algorithm."""
+    limits = {"MaxRuntimeInSeconds": DEFAULT_MAX_RUNTIME_SECONDS, **(request.get("StoppingCondition") or {})}
+    specification = dict(request["AlgorithmSpecification"])
+    algorithm = built_in_algorithm(request)
+    if algorithm is not None:
+        specification["MetricDefinitions"] = [
+            {"Name": metric.name, "Regex": metric.regex} for metric in algorithm.metrics
+        ]
+    return {**request, "StoppingCondition": limits, "AlgorithmSpecification": specification}
+
+
+def built_in_algorithm(request: Members) -> AlgorithmSpec | None:
     """The built-in algorithm that the job asks for, if it does."""
     algorithm = request["AlgorithmSpecification"]
     image = algorithm.get("TrainingImage")
@@ -177,14 +162,95 @@ def _built_in(request: Members) -> BuiltIn | None:
     script = "sagemaker_program" in (request.get("HyperParameters") or {})
     script = script or "SAGEMAKER_PROGRAM" in (request.get("Environment") or {})
     meaning = resolve_image(image, has_program=script)
-    return meaning if isinstance(meaning, BuiltIn) else None
+    return get_algorithm(meaning.algorithm) if isinstance(meaning, BuiltIn) else None
 
 
-def _with_metrics(request: Members) -> dict[str, Any]:
-    """The algorithm with its metrics: those of a built-in one are implied, and shown."""
-    algorithm = dict(request["AlgorithmSpecification"])
-    built_in = _built_in(request)
-    if built_in is not None:
-        own = get_algorithm(built_in.algorithm).metrics
-        algorithm["MetricDefinitions"] = [{"Name": metric.name, "Regex": metric.regex} for metric in own]
-    return algorithm
+def _check_algorithm(request: Members) -> None:
+    algorithm = request.get("AlgorithmSpecification") or {}
+    named = [name for name in ("TrainingImage", "AlgorithmName") if algorithm.get(name)]
+    if len(named) != 1:
+        raise Invalid(
+            "You must specify exactly one of TrainingImage and AlgorithmName in AlgorithmSpecification, "
+            f"not {' and '.join(named) or 'none'}."
+        )
+
+
+def _check_channels(request: Members) -> None:
+    channels = request.get("InputDataConfig") or []
+    names = [channel["ChannelName"] for channel in channels]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Invalid(f"Channel names must be unique: '{twice}' is given {names.count(twice)} times.")
+    for channel in channels:
+        sources = channel["DataSource"]
+        if len(sources) != 1:
+            raise Invalid(
+                f"The channel '{channel['ChannelName']}' must have exactly one data source, "
+                f"not {len(sources)}."
+            )
+
+
+def _check_resources(request: Members) -> None:
+    resources = request.get("ResourceConfig") or {}
+    groups = resources.get("InstanceGroups") or []
+    single = [name for name in ("InstanceType", "InstanceCount") if resources.get(name)]
+    if len(single) != (0 if groups else 2):
+        raise Invalid(
+            "ResourceConfig must have either InstanceGroups, or an InstanceType and an InstanceCount of at "
+            f"least 1; it has {', '.join(resources) or 'nothing'}."
+        )
+    names = [group["InstanceGroupName"] for group in groups]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Invalid(f"Instance group names must be unique: '{twice}' is given {names.count(twice)} times.")
+    count = sum(int(group["InstanceCount"]) for group in groups) or int(resources.get("InstanceCount", 0))
+    if not 1 <= count <= MAX_INSTANCES:
+        raise Invalid(f"A training job must have 1 to {MAX_INSTANCES} instances, not {count}.")
+
+
+def _check_limits(request: Members) -> None:
+    limits = request.get("StoppingCondition") or {}
+    wait = limits.get("MaxWaitTimeInSeconds")
+    if not request.get("EnableManagedSpotTraining"):
+        if wait is not None:
+            raise Invalid("MaxWaitTimeInSeconds can only be given when EnableManagedSpotTraining is true.")
+        return
+    if wait is None or wait < limits.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_SECONDS):
+        raise Invalid(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to "
+            "MaxRuntimeInSeconds"
+        )
+
+
+def _key(context: RequestContext, name: str) -> Key:
+    return Key(KIND, context.account, context.region, name)
+
+
+async def _find(context: RequestContext, request: Members) -> Resource:
+    key = _key(context, request["TrainingJobName"])
+    job = await context.backends.store.find(key)
+    if job is None:
+        raise _not_found(key)
+    return job
+
+
+async def _write(
+    context: RequestContext,
+    request: Members,
+    change: Callable[[Resource], dict[str, Any]],
+    *,
+    due_at: float | None,
+) -> Resource:
+    job = await _find(context, request)
+    return await context.backends.store.write_spec(job.key, change, due_at=due_at)
+
+
+def _not_found(key: Key) -> NotFound:
+    return NotFound(f"Could not find training job '{sagemaker_arn(key)}'.", code="ValidationException")
+
+
+def _rejected(job: Resource) -> Conflict:
+    return Conflict(
+        f"The request was rejected because the training job is in status {shown_status(job)}.",
+        code="ValidationException",
+    )
