@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,8 +19,14 @@ from clary import registry
 
 Kind = Literal["Integer", "Continuous", "Categorical", "FreeText"]
 Scaling = Literal["Auto", "Linear", "Logarithmic", "ReverseLogarithmic"]
+Direction = Literal["Maximize", "Minimize"]
 # What the platform itself adds to the hyperparameters of a tuning job's training jobs.
 TUNING_OBJECTIVE = "_tuning_objective_metric"
+# What the SDK adds, for the toolkit and not for the algorithm.
+SDK_PREFIX = "sagemaker_"
+
+_INTEGER = re.compile(r"[-+]?[0-9]+\Z")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,13 @@ class Range:
     def __str__(self) -> str:
         low = "(" if self.low_open or self.low == -math.inf else "["
         high = ")" if self.high_open or self.high == math.inf else "]"
-        return f"{low}{_number(self.low)}, {_number(self.high)}{high}"
+        return f"{low}{_shown(self.low)}, {_shown(self.high)}{high}"
 
 
-def _number(value: float) -> str:
+def _shown(value: float) -> str:
     if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    return f"{value:g}"
+        return "+inf" if value > 0 else "-inf"
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 @dataclass(frozen=True)
@@ -58,33 +66,43 @@ class Tunable:
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One hyperparameter. Values arrive as text; ``default`` is text too."""
+    """One hyperparameter. Values arrive as text; ``default`` is text too.
+
+    ``aliases`` are other names it may be given by. ``check`` looks at a value that a range or a list cannot
+    describe (a list of metrics, nested lists) and says what is wrong with it.
+    """
 
     name: str
     kind: Kind
+    description: str = ""
     range: Range | None = None
     values: Sequence[str] = ()
     default: str | None = None
     required: bool = False
     tunable: Tunable | None = None
+    aliases: Sequence[str] = ()
+    check: Callable[[str], str | None] | None = None
 
     def error(self, value: str) -> str | None:
         """Why ``value`` will not do, or ``None``."""
         text = value.strip()
+        wrong: str | None = None
         if self.kind == "Categorical":
-            if text.lower() not in (choice.lower() for choice in self.values):
-                return f"Hyperparameter {self.name}: '{value}' is not one of [{', '.join(self.values)}]"
-            return None
-        if self.kind == "FreeText":
-            return None
-        try:
-            number = float(int(text)) if self.kind == "Integer" else float(text)
-        except ValueError:
+            if self.canonical(text) not in self.values:
+                wrong = f"'{value}' is not in [{', '.join(self.values)}]"
+        elif self.kind == "FreeText":
+            wrong = self.check(text) if self.check else None
+        elif not (_INTEGER if self.kind == "Integer" else _NUMBER).match(text):
             words = "a whole number" if self.kind == "Integer" else "a number"
-            return f"Hyperparameter {self.name}: '{value}' is not {words}"
-        if not math.isfinite(number) or (self.range is not None and not self.range.holds(number)):
-            return f"Hyperparameter {self.name}: '{value}' must be in {self.range or Range()}"
-        return None
+            wrong = f"'{value}' is not {words} in {self.range or Range()}"
+        elif not math.isfinite(float(text)) or not (self.range or Range()).holds(float(text)):
+            wrong = f"'{value}' is not in {self.range or Range()}"
+        return f"Hyperparameter {self.name}: {wrong}" if wrong else None
+
+    def canonical(self, value: str) -> str:
+        """``value`` without surrounding space and, if it is one of ``values``, as it is spelled there."""
+        text = value.strip()
+        return next((choice for choice in self.values if choice.lower() == text.lower()), text)
 
     def described_values(self) -> str:
         """The valid values, for a reader."""
@@ -99,11 +117,13 @@ class Metric:
 
     name: str
     regex: str
-    direction: Literal["Maximize", "Minimize"]
+    direction: Direction
 
 
 @dataclass(frozen=True)
 class Channel:
+    """A channel of training data. ``content_types`` are lower case; empty means any."""
+
     name: str
     required: bool
     content_types: Sequence[str]
@@ -116,28 +136,53 @@ def _no_rules(values: Mapping[str, str]) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class AlgorithmSpec:
-    """An algorithm. ``tags`` maps an image repository to the tags that mean it; ``rules`` checks
-    hyperparameters against one another and gives messages."""
+    """An algorithm.
+
+    ``tags`` maps an image repository to the tags that mean it. ``rules`` checks hyperparameters (aliases
+    resolved) against one another and gives messages. ``request_types`` and ``reply_types`` are the media types
+    of inference, the default first. ``most_instances`` limits how many hosts may train one model together.
+    ``extra`` names the optional part of Clary's installation that the algorithm needs, "" for the core.
+    """
 
     name: str
+    title: str
     tags: Mapping[str, Sequence[str]]
     hyperparameters: Sequence[Hyperparameter]
     metrics: Sequence[Metric]
     channels: Sequence[Channel]
+    request_types: Sequence[str]
+    reply_types: Sequence[str]
+    most_instances: int = 1
+    extra: str = ""
     rules: Callable[[Mapping[str, str]], Sequence[str]] = field(default=_no_rules)
 
     def hyperparameter(self, name: str) -> Hyperparameter | None:
-        return next((each for each in self.hyperparameters if each.name == name), None)
+        """The hyperparameter of this name or alias."""
+        return next(
+            (each for each in self.hyperparameters if name == each.name or name in each.aliases), None
+        )
+
+    def resolve(self, values: Mapping[str, str]) -> dict[str, str]:
+        """``values`` under the hyperparameters' own names, as they are spelled there; the SDK's are left out."""
+        found = {}
+        for name, value in values.items():
+            parameter = self.hyperparameter(name)
+            if parameter is not None:
+                found[parameter.name] = parameter.canonical(value)
+            elif name == TUNING_OBJECTIVE:
+                found[name] = value.strip()
+        return found
 
 
 @functools.cache
 def specs() -> Sequence[AlgorithmSpec]:
     """Every built-in algorithm, by name."""
-    found = []
+    found: list[AlgorithmSpec] = []
     for name in registry.member_names("clary.algorithms"):
-        if name != "formats":
-            found.append(importlib.import_module(f"clary.algorithms.{name}.spec").SPEC)
-    return tuple(sorted(found, key=lambda spec: str(spec.name)))
+        module = f"clary.algorithms.{name}.spec"
+        if importlib.util.find_spec(module):
+            found.append(importlib.import_module(module).SPEC)
+    return tuple(sorted(found, key=lambda spec: spec.name))
 
 
 def get_algorithm(name: str) -> AlgorithmSpec:
@@ -147,26 +192,33 @@ def get_algorithm(name: str) -> AlgorithmSpec:
 
 def find_algorithm(repository: str, tag: str) -> AlgorithmSpec | None:
     """The algorithm that an image means, or ``None``."""
-    for spec in specs():
-        if tag in spec.tags.get(repository, ()):
-            return spec
-    return None
+    return next((spec for spec in specs() if tag in spec.tags.get(repository, ())), None)
 
 
 def check_hyperparameters(spec: AlgorithmSpec, values: Mapping[str, str]) -> list[str]:
     """What is wrong with ``values``, a sentence each; empty if nothing is."""
-    errors = [
-        f"Additional properties are not allowed ('{name}' was unexpected)"
-        for name in sorted(values)
-        if spec.hyperparameter(name) is None
-        and name != TUNING_OBJECTIVE
-        and not name.startswith("sagemaker_")
+    errors = []
+    given: dict[str, str] = {}
+    for name in sorted(values):
+        parameter = spec.hyperparameter(name)
+        if parameter is None:
+            if name != TUNING_OBJECTIVE and not name.startswith(SDK_PREFIX):
+                errors.append(f"Additional properties are not allowed ('{name}' was unexpected)")
+            continue
+        if parameter.name in given:
+            errors.append(
+                f"Hyperparameter {parameter.name} is given twice, as '{given[parameter.name]}' and '{name}'"
+            )
+        given[parameter.name] = name
+        error = parameter.error(values[name])
+        if error:
+            errors.append(error)
+    errors += [
+        f"Missing required hyperparameter: {parameter.name}"
+        for parameter in spec.hyperparameters
+        if parameter.required and parameter.name not in given
     ]
-    for parameter in spec.hyperparameters:
-        if parameter.name in values:
-            error = parameter.error(values[parameter.name])
-            if error:
-                errors.append(error)
-        elif parameter.required:
-            errors.append(f"Hyperparameter {parameter.name} is required")
-    return errors or list(spec.rules(values))
+    objective = values.get(TUNING_OBJECTIVE, "").strip()
+    if objective and objective not in {metric.name for metric in spec.metrics}:
+        errors.append(f"Hyperparameter {TUNING_OBJECTIVE}: '{objective}' is not a metric of {spec.title}")
+    return errors or list(spec.rules(spec.resolve(values)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from clary.algorithms.algorithm import (
     AlgorithmSpec,
@@ -17,225 +18,242 @@ from clary.algorithms.algorithm import (
 
 VERSIONS = ("0.90-1", "0.90-2", "1.0-1", "1.2-1", "1.2-2", "1.3-1", "1.5-1", "1.7-1", "3.0-5")
 CONTENT_TYPES = (
-    "text/libsvm",
-    "text/x-libsvm",
-    "libsvm",
-    "text/csv",
-    "csv",
-    "application/x-parquet",
-    "parquet",
-    "application/x-recordio-protobuf",
-    "recordio-protobuf",
-)
+    "text/libsvm", "text/x-libsvm", "libsvm", "text/csv", "csv", "application/x-parquet", "parquet",
+    "application/x-recordio-protobuf", "recordio-protobuf",
+)  # fmt: skip
+DEFAULT_OBJECTIVE = "reg:squarederror"
 OBJECTIVES = (
-    "binary:logistic",
-    "binary:logitraw",
-    "binary:hinge",
-    "count:poisson",
-    "multi:softmax",
-    "multi:softprob",
-    "rank:pairwise",
-    "rank:ndcg",
-    "rank:map",
-    "reg:linear",
-    "reg:squarederror",
-    "reg:logistic",
-    "reg:gamma",
-    "reg:pseudohubererror",
-    "reg:squaredlogerror",
-    "reg:absoluteerror",
-    "reg:tweedie",
-    "survival:aft",
+    "binary:logistic", "binary:logitraw", "binary:hinge", "count:poisson", "multi:softmax", "multi:softprob",
+    "rank:pairwise", "rank:ndcg", "rank:map", "reg:linear", "reg:squarederror", "reg:logistic", "reg:gamma",
+    "reg:pseudohubererror", "reg:squaredlogerror", "reg:absoluteerror", "reg:tweedie", "survival:aft",
     "survival:cox",
-)
+)  # fmt: skip
 MAXIMIZED = (
-    "accuracy",
-    "auc",
-    "aucpr",
-    "balanced_accuracy",
-    "f1",
-    "f1_binary",
-    "f1_macro",
-    "map",
-    "ndcg",
-    "precision",
-    "precision_macro",
-    "precision_micro",
-    "r2",
-    "recall",
-    "recall_macro",
-    "recall_micro",
-)
+    "accuracy", "auc", "aucpr", "balanced_accuracy", "f1", "f1_binary", "f1_macro", "map", "ndcg", "precision",
+    "precision_macro", "precision_micro", "r2", "recall", "recall_macro", "recall_micro",
+)  # fmt: skip
 MINIMIZED = (
-    "aft-nloglik",
-    "cox-nloglik",
-    "error",
-    "gamma-deviance",
-    "gamma-nloglik",
-    "interval-regression-accuracy",
-    "logloss",
-    "mae",
-    "mape",
-    "merror",
-    "mlogloss",
-    "mphe",
-    "mse",
-    "poisson-nloglik",
-    "rmse",
-    "rmsle",
+    "aft-nloglik", "cox-nloglik", "error", "gamma-deviance", "gamma-nloglik", "interval-regression-accuracy",
+    "logloss", "mae", "mape", "merror", "mlogloss", "mphe", "mse", "poisson-nloglik", "rmse", "rmsle",
     "tweedie-nloglik",
-)
+)  # fmt: skip
 # Metrics that AWS's container computes itself from predictions; see `custom_metrics`.
 CUSTOM_METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "f1",
-    "f1_binary",
-    "f1_macro",
-    "mse",
-    "precision",
-    "precision_macro",
-    "precision_micro",
-    "r2",
-    "recall",
-    "recall_macro",
-    "recall_micro",
-)
-_PLAIN_THRESHOLD = re.compile(r"(?:error@[0-9.]+|(?:ndcg|map)(?:@[0-9]+)?-?|tweedie-nloglik@[0-9.]+)\Z")
+    "accuracy", "balanced_accuracy", "f1", "f1_binary", "f1_macro", "mse", "precision", "precision_macro",
+    "precision_micro", "r2", "recall", "recall_macro", "recall_micro",
+)  # fmt: skip
+# Metrics that may carry a threshold or a number of places: ``error@0.7``, ``ndcg@10``.
+_WITH_NUMBER = ("error", "map", "ndcg")
+_TREE_UPDATERS = (
+    "grow_colmaker", "distcol", "grow_histmaker", "grow_local_histmaker", "grow_skmaker",
+    "grow_quantile_histmaker", "sync", "refresh", "prune",
+)  # fmt: skip
+_LINEAR_UPDATERS = ("shotgun", "coord_descent")
 
-_NUMBER = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
-UNIT = Range(0, 1)
-SHARE = Range(0, 1, low_open=True)
-POSITIVE = Range(0)
+_SCORE = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
+_UNIT = Range(0, 1)
+_SHARE = Range(0, 1, low_open=True)
+_FROM_ZERO = Range(0)
+_BINARY = ("0", "1")
+_BOOLEAN = ("true", "false")
+
+
+def metric_names(value: str) -> list[str]:
+    """The names in an ``eval_metric`` list: ``auc,logloss`` or ``["auc", "logloss"]``."""
+    return [name for name in re.split(r"[,\s\[\]()'\"]+", value) if name]
+
+
+def _check_metrics(value: str) -> str | None:
+    for name in metric_names(value):
+        plain, at, number = name.partition("@")
+        if at and (plain not in _WITH_NUMBER or not re.fullmatch(r"[0-9]*\.?[0-9]+-?", number)):
+            return f"'{name}' is not supported: a number after @ goes with {', '.join(_WITH_NUMBER)} only"
+        if plain not in (*MAXIMIZED, *MINIMIZED):
+            return f"'{name}' is not in [{', '.join((*MAXIMIZED, *MINIMIZED))}]"
+    return None if metric_names(value) else f"'{value}' names no metric"
+
+
+def _check_signs(value: str) -> str | None:
+    if re.fullmatch(r"[(\[]?\s*[-+]?[01]\s*(,\s*[-+]?[01]\s*)*,?\s*[)\]]?", value):
+        return None
+    return f"'{value}' is not a tuple of -1, 0 and 1, such as (1, 0, -1)"
+
+
+def _check_groups(value: str) -> str | None:
+    try:
+        groups = json.loads(value.replace("(", "[").replace(")", "]"))
+    except ValueError:
+        groups = None
+    if isinstance(groups, list) and all(
+        isinstance(group, list) and all(type(each) is int and each >= 0 for each in group) for group in groups
+    ):
+        return None
+    return f"'{value}' is not a nested list of feature numbers, such as [[0, 1], [2, 3, 4]]"
+
+
+def _check_updaters(value: str) -> str | None:
+    known = (*_TREE_UPDATERS, *_LINEAR_UPDATERS)
+    unknown = [name for name in _updaters(value) if name not in known]
+    return f"'{unknown[0]}' is not in [{', '.join(known)}]" if unknown else None
+
+
+def _updaters(value: str) -> list[str]:
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def _parameter(
     name: str,
     kind: Kind,
-    valid: Range | Sequence[str] | None = None,
+    description: str,
+    valid: Range | Sequence[str] | Callable[[str], str | None] | None = None,
     default: str | None = None,
     *,
     required: bool = False,
     tune: tuple[float, float] | None = None,
+    alias: str = "",
 ) -> Hyperparameter:
     return Hyperparameter(
         name,
         kind,
+        description,
         range=valid if isinstance(valid, Range) else None,
-        values=valid if valid is not None and not isinstance(valid, Range) else (),
+        values=tuple(valid) if isinstance(valid, Sequence) else (),
+        check=valid if callable(valid) else None,
         default=default,
         required=required,
         tunable=Tunable(*tune) if tune else None,
+        aliases=(alias,) if alias else (),
     )
 
 
-_BINARY = ("0", "1")
-_BOOLEAN = ("true", "false")
+_ = _parameter
 HYPERPARAMETERS = (
-    _parameter("num_round", "Integer", Range(1), required=True, tune=(1, 4000)),
-    _parameter("num_class", "Integer", Range(2)),
-    _parameter("alpha", "Continuous", default="0", tune=(0, 1000)),
-    _parameter("aft_loss_distribution", "Categorical", ("normal", "logistic", "extreme"), "normal"),
-    _parameter("aft_loss_distribution_scale", "Continuous", Range(0, low_open=True), "1"),
-    _parameter("base_score", "Continuous", default="0.5"),
-    _parameter("booster", "Categorical", ("gbtree", "gblinear", "dart"), "gbtree"),
-    _parameter("colsample_bylevel", "Continuous", SHARE, "1", tune=(0.1, 1)),
-    _parameter("colsample_bynode", "Continuous", SHARE, "1", tune=(0.1, 1)),
-    _parameter("colsample_bytree", "Continuous", SHARE, "1", tune=(0.5, 1)),
-    _parameter("csv_weights", "Categorical", _BINARY, "0"),
-    _parameter("deterministic_histogram", "Categorical", _BOOLEAN, "true"),
-    _parameter("dsplit", "Categorical", ("row", "col")),
-    _parameter("early_stopping_rounds", "Integer", Range(1)),
-    _parameter("eta", "Continuous", UNIT, "0.3", tune=(0.1, 0.5)),
-    _parameter("eval_metric", "FreeText"),
-    _parameter("gamma", "Continuous", POSITIVE, "0", tune=(0, 5)),
-    _parameter("grow_policy", "Categorical", ("depthwise", "lossguide"), "depthwise"),
-    _parameter("interaction_constraints", "FreeText"),
-    _parameter("lambda", "Continuous", default="1", tune=(0, 1000)),
-    _parameter("lambda_bias", "Continuous", UNIT, "0"),
-    _parameter("max_bin", "Integer", Range(2), "256"),
-    _parameter("max_delta_step", "Continuous", POSITIVE, "0", tune=(0, 10)),
-    _parameter("max_depth", "Integer", POSITIVE, "6", tune=(0, 10)),
-    _parameter("max_leaves", "Integer", POSITIVE, "0"),
-    _parameter("min_child_weight", "Continuous", POSITIVE, "1", tune=(0, 120)),
-    _parameter("monotone_constraints", "FreeText"),
-    _parameter("normalize_type", "Categorical", ("tree", "forest"), "tree"),
-    _parameter("nthread", "Integer", Range(1)),
-    _parameter("num_parallel_tree", "Integer", Range(1), "1"),
-    _parameter("objective", "Categorical", OBJECTIVES, "reg:squarederror"),
-    _parameter("one_drop", "Categorical", _BINARY, "0"),
-    _parameter("predictor", "Categorical", ("auto", "cpu_predictor", "gpu_predictor"), "auto"),
-    _parameter("prob_buffer_row", "Continuous", Range(1, low_open=True), "1.5"),
-    _parameter("process_type", "Categorical", ("default", "update"), "default"),
-    _parameter("rate_drop", "Continuous", UNIT, "0"),
-    _parameter("refresh_leaf", "Categorical", _BINARY, "1"),
-    _parameter("sample_type", "Categorical", ("uniform", "weighted"), "uniform"),
-    _parameter("sampling_method", "Categorical", ("uniform", "gradient_based"), "uniform"),
-    _parameter("save_model_on_termination", "Categorical", _BOOLEAN, "false"),
-    _parameter("scale_pos_weight", "Continuous", default="1"),
-    _parameter("seed", "Integer", default="0"),
-    _parameter("single_precision_histogram", "Categorical", _BOOLEAN, "false"),
-    _parameter("sketch_eps", "Continuous", UNIT, "0.03"),
-    _parameter("skip_drop", "Continuous", UNIT, "0"),
-    _parameter("subsample", "Continuous", SHARE, "1", tune=(0.5, 1)),
-    _parameter("tree_method", "Categorical", ("auto", "exact", "approx", "hist", "gpu_hist"), "auto"),
-    _parameter("tweedie_variance_power", "Continuous", Range(1, 2, True, True), "1.5"),
-    _parameter("updater", "FreeText"),
-    _parameter("use_dask_gpu_training", "Categorical", _BOOLEAN, "false"),
-    _parameter("verbosity", "Categorical", ("0", "1", "2", "3"), "1"),
-)
-
-
-def metric_names(value: str) -> list[str]:
-    """The names in an ``eval_metric`` list."""
-    return [name for name in re.split(r"[,\s\[\]'\"]+", value) if name]
+    _("num_round", "Integer", "Rounds of boosting.", Range(1), required=True, tune=(1, 4000)),
+    _("num_class", "Integer", "Number of classes; required by multi:* objectives.", Range(2)),
+    _("alpha", "Continuous", "L1 penalty on weights.", _FROM_ZERO, "0", tune=(0, 1000), alias="reg_alpha"),
+    _("aft_loss_distribution", "Categorical", "Distribution of the error term of survival:aft.",
+      ("normal", "logistic", "extreme"), "normal"),
+    _("aft_loss_distribution_scale", "Continuous", "Scale of that distribution.", Range(0, low_open=True), "1"),
+    _("base_score", "Continuous", "What every prediction starts from.", default="0.5"),
+    _("booster", "Categorical", "Kind of model.", ("gbtree", "gblinear", "dart"), "gbtree"),
+    _("colsample_bylevel", "Continuous", "Share of columns drawn for a level.", _SHARE, "1", tune=(0.1, 1)),
+    _("colsample_bynode", "Continuous", "Share of columns drawn for a node.", _SHARE, "1", tune=(0.1, 1)),
+    _("colsample_bytree", "Continuous", "Share of columns drawn for a tree.", _SHARE, "1", tune=(0.5, 1)),
+    _("csv_weights", "Categorical", "1: the second CSV column is the row's weight.", _BINARY, "0"),
+    _("deterministic_histogram", "Categorical", "Repeatable histograms on a GPU.", _BOOLEAN, "true"),
+    _("dsplit", "Categorical", "How rows are spread over hosts; without effect.", ("row", "col")),
+    _("early_stopping_rounds", "Integer",
+      "Stop when the last metric has not become better on the validation channel for so many rounds.", Range(1)),
+    _("eta", "Continuous", "Shrinks each round's step.", _UNIT, "0.3", tune=(0.1, 0.5), alias="learning_rate"),
+    _("eval_metric", "FreeText", "Metrics, with commas between; by default the objective's.", _check_metrics),
+    _("gamma", "Continuous", "Least gain of a split.", _FROM_ZERO, "0", tune=(0, 5), alias="min_split_loss"),
+    _("grow_policy", "Categorical", "Which node is split next.", ("depthwise", "lossguide"), "depthwise"),
+    _("interaction_constraints", "FreeText", "Groups of features that may meet in a branch.", _check_groups),
+    _("lambda", "Continuous", "L2 penalty on weights.", _FROM_ZERO, "1", tune=(0, 1000), alias="reg_lambda"),
+    _("lambda_bias", "Continuous", "L2 penalty on the bias of a linear model; without effect.", _UNIT, "0"),
+    _("max_bin", "Integer", "Bins for a continuous feature.", Range(2), "256"),
+    _("max_delta_step", "Integer", "Limit of a leaf's step; 0 for none.", _FROM_ZERO, "0", tune=(0, 10)),
+    _("max_depth", "Integer", "Depth of a tree; 0 for no limit.", _FROM_ZERO, "6", tune=(0, 10)),
+    _("max_leaves", "Integer", "Leaves of a tree; 0 for no limit.", _FROM_ZERO, "0"),
+    _("min_child_weight", "Continuous", "Least sum of weights in a child.", _FROM_ZERO, "1", tune=(0, 120)),
+    _("monotone_constraints", "FreeText", "The sign of each feature's effect.", _check_signs),
+    _("normalize_type", "Categorical", "How dart weighs new trees.", ("tree", "forest"), "tree"),
+    _("nthread", "Integer", "Threads; by default the job's processors.", Range(1)),
+    _("num_parallel_tree", "Integer", "Trees grown in a round.", Range(1), "1"),
+    _("objective", "Categorical", "What is learned.", OBJECTIVES, DEFAULT_OBJECTIVE),
+    _("one_drop", "Categorical", "1: dart drops at least one tree.", _BINARY, "0"),
+    _("predictor", "Categorical", "Where predictions are computed; without effect.",
+      ("auto", "cpu_predictor", "gpu_predictor"), "auto"),
+    _("prob_buffer_row", "Continuous", "Without effect.", Range(1, low_open=True)),
+    _("process_type", "Categorical", "Grow new trees, or update a model's.", ("default", "update"), "default"),
+    _("rate_drop", "Continuous", "Share of trees that dart drops.", _UNIT, "0"),
+    _("refresh_leaf", "Categorical", "1: the refresh updater renews leaves too.", _BINARY, "1"),
+    _("sample_type", "Categorical", "How dart draws the trees to drop.", ("uniform", "weighted"), "uniform"),
+    _("sampling_method", "Categorical", "How rows are drawn.", ("uniform", "gradient_based"), "uniform"),
+    _("save_model_on_termination", "Categorical",
+      "Save what was trained when the job is stopped; here that is always done.", _BOOLEAN, "false"),
+    _("scale_pos_weight", "Continuous", "Weight of positive rows.", Range(0, low_open=True), "1"),
+    _("seed", "Integer", "Of the random numbers.", Range(-(2**31), 2**31 - 1, True, True), "0"),
+    _("single_precision_histogram", "Categorical", "Without effect.", _BOOLEAN, "false"),
+    _("sketch_eps", "Continuous", "Without effect: see max_bin.", _UNIT, "0.03"),
+    _("skip_drop", "Continuous", "Probability that dart drops nothing in a round.", _UNIT, "0"),
+    _("subsample", "Continuous", "Share of rows drawn for a tree.", _SHARE, "1", tune=(0.5, 1)),
+    _("tree_method", "Categorical", "How trees are built; gpu_hist is hist here.",
+      ("auto", "exact", "approx", "hist", "gpu_hist"), "auto"),
+    _("tweedie_variance_power", "Continuous", "Of reg:tweedie.", Range(1, 2, True, True), "1.5"),
+    _("updater", "FreeText", "Steps of building a tree, with commas between.", _check_updaters),
+    _("use_dask_gpu_training", "Categorical", "Without effect: there is no GPU.", _BOOLEAN, "false"),
+    _("verbosity", "Categorical", "How much the library says.", ("0", "1", "2", "3"), "1"),
+    _("_kfold", "Integer", "Folds of a cross validation over train and validation.", Range(2)),
+    _("_num_cv_round", "Integer", "How often the cross validation is repeated.", Range(1)),
+)  # fmt: skip
+del _
 
 
 def _rules(values: Mapping[str, str]) -> Sequence[str]:
     errors = []
-    objective = values.get("objective", "reg:squarederror")
+    objective = values.get("objective", DEFAULT_OBJECTIVE)
     if objective.startswith("multi:") and "num_class" not in values:
         errors.append(f"Require input for parameter 'num_class' for multi-classification ({objective})")
     if "num_class" in values and not objective.startswith("multi:"):
-        errors.append(f"Do not need to setup parameter 'num_class' for learning task {objective}")
-    for name in metric_names(values.get("eval_metric", "")):
-        if name not in (*MAXIMIZED, *MINIMIZED) and not _PLAIN_THRESHOLD.match(name):
-            errors.append(
-                f"Hyperparameter eval_metric: '{name}' is not one of [{', '.join((*MAXIMIZED, *MINIMIZED))}]"
-            )
-        if name == "auc" and not objective.startswith(("binary:", "rank:")):
-            errors.append("Metric 'auc' can only be applied for classification and ranking problems")
-        if name == "aft-nloglik" and objective != "survival:aft":
-            errors.append("Metric 'aft-nloglik' can only be applied for survival:aft objective")
-    method = values.get("tree_method", "auto")
-    if "monotone_constraints" in values and method not in ("exact", "hist", "auto"):
-        errors.append("monotone_constraints can be used only when the tree_method is exact or hist")
-    if "interaction_constraints" in values and method not in ("exact", "hist", "approx", "auto"):
         errors.append(
-            "interaction_constraints can be used only when the tree_method is exact, hist or approx"
+            f"Do not need to setup parameter 'num_class' for learning task other than multi-classification "
+            f"(the objective is {objective})"
         )
-    updaters = [name for name in values.get("updater", "").split(",") if name]
-    if values.get("booster") == "gblinear" and updaters:
-        if len(updaters) != 1 or updaters[0] not in ("shotgun", "coord_descent"):
-            errors.append("Linear updater should be one of these options: 'shotgun', 'coord_descent'")
-    elif values.get("process_type") == "update" and not set(updaters) <= {"refresh", "prune"}:
-        errors.append("process_type 'update' can only be used with updater 'refresh' and 'prune'")
+    names = metric_names(values.get("eval_metric", ""))
+    if "auc" in names and not objective.startswith(("binary:", "rank:")):
+        errors.append("Metric 'auc' can only be applied for classification and ranking problems.")
+    if "aft-nloglik" in names and objective != "survival:aft":
+        errors.append("Metric 'aft-nloglik' can only be applied for 'survival:aft' objective.")
+    method = values.get("tree_method", "auto")
+    if "monotone_constraints" in values and method not in ("exact", "hist"):
+        errors.append(
+            "monotone_constraints can be used only when the tree_method parameter is set to either "
+            "'exact' or 'hist'."
+        )
+    if "interaction_constraints" in values and method not in ("exact", "hist", "approx"):
+        errors.append(
+            "interaction_constraints can be used only when the tree_method parameter is set to either "
+            "'exact', 'hist' or 'approx'."
+        )
+    if "updater" in values:
+        errors += _updater_rules(values)
     return errors
 
 
+def _updater_rules(values: Mapping[str, str]) -> Sequence[str]:
+    updaters = _updaters(values["updater"])
+    if values.get("booster") == "gblinear":
+        if len(updaters) != 1 or updaters[0] not in _LINEAR_UPDATERS:
+            return ["Linear updater should be one of these options: 'shotgun', 'coord_descent'."]
+    elif values.get("process_type") == "update":
+        if not set(updaters) <= {"refresh", "prune"}:
+            return ["process_type 'update' can only be used with updater 'refresh' and 'prune'"]
+    elif not set(updaters) <= set(_TREE_UPDATERS):
+        return [
+            f"Tree updater should be selected from these options: {', '.join(map(repr, _TREE_UPDATERS))}."
+        ]
+    elif sum(name.startswith("grow_") or name == "distcol" for name in updaters) > 1:
+        return ["Only one tree grow plugin can be selected."]
+    return []
+
+
 def _metrics() -> Sequence[Metric]:
-    found = []
-    for part in ("train", "validation"):
-        for name in (*MAXIMIZED, *MINIMIZED):
-            # The service's log forwarding shows the tab as #011; a raw tab is what the algorithm prints.
-            regex = rf"(?:#011|\t){part}-{re.escape(name)}:{_NUMBER}"
-            direction = "Maximize" if name in MAXIMIZED else "Minimize"
-            found.append(Metric(f"{part}:{name}", regex, direction))  # type: ignore[arg-type]
-    return tuple(found)
+    return tuple(
+        # The service's log forwarding shows the tab as #011; a raw tab is what the algorithm prints.
+        Metric(
+            f"{part}:{name}",
+            rf"(?:#011|\t){part}-{re.escape(name)}:{_SCORE}",
+            "Maximize" if name in MAXIMIZED else "Minimize",
+        )
+        for part in ("train", "validation")
+        for name in (*MAXIMIZED, *MINIMIZED)
+    )
 
 
 SPEC = AlgorithmSpec(
     name="xgboost",
+    title="XGBoost",
     tags={
         "sagemaker-xgboost": [
             *VERSIONS,
@@ -251,5 +269,7 @@ SPEC = AlgorithmSpec(
         Channel("validation", False, CONTENT_TYPES),
         Channel("code", False, ()),
     ),
+    request_types=("text/csv", "text/libsvm", "application/x-recordio-protobuf"),
+    reply_types=("text/csv", "application/json", "application/jsonlines", "application/x-recordio-protobuf"),
     rules=_rules,
 )

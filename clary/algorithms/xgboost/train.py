@@ -59,6 +59,7 @@ def train(job: Job) -> None:
     """Train and write ``model/xgboost-model``. Raises `ClientError` for the caller's mistakes."""
     parameters = dict(job.hyperparameters)
     threads = int(parameters.get("nthread", job.threads))
+    job.log(f"Training with XGBoost {xgboost.__version__} on {threads} thread{'s' if threads > 1 else ''}")
     weighted = parameters.get("csv_weights") == "1"
     rows = {
         name: _read(job, name, weighted) for name in ("train", "validation") if job.channel(name) is not None
