@@ -114,6 +114,8 @@ class _Replica:
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir(mode=0o700, parents=True)
         self._tail.clear()
+        if not (self._around.folder.ml / "output").is_symlink():
+            (self._around.folder.ml / "output/failure").unlink(missing_ok=True)
         try:
             running = self._around.runtime.start(self._program)
         except CannotRun as error:

@@ -92,7 +92,7 @@ def training_spec(
     task_id: str,
     script: str = "",
     *,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
     hyperparameters: Mapping[str, str] | None = None,
     cpu_count: float = 0.5,
     grace_seconds: float = 120.0,
@@ -171,14 +171,15 @@ def channel(name: str, uri: str, **source: Any) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": data}}
 
 
-def archive(files: Mapping[str, str]) -> bytes:
-    """A ``.tar.gz`` of text files."""
+def archive(files: Mapping[str, str | bytes]) -> bytes:
+    """A ``.tar.gz`` of files."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, text in files.items():
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
             member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            tar.addfile(member, io.BytesIO(text.encode()))
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     return packed.getvalue()
 
 

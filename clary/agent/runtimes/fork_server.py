@@ -379,7 +379,8 @@ def _become(program: Program, descriptors: list[int]) -> NoReturn:
     os.chdir(program.directory)
     if program.run_with_own_python:
         python = f"{program.environment['CLARY_PYTHON_ENVIRONMENT']}/bin/python"
-        os.execv(python, [python, "-m", program.module, *program.arguments])
+        runner = "clary.agent.runtimes.run_module"
+        os.execv(python, [python, "-m", runner, program.module, *program.arguments])
     _run_here(program)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 class Program:
     """A program of ours in a sandbox of its own.
 
-    It runs as ``sys.exit(MODULE.main(list(arguments)))``, where ``main`` gives an exit code or ``None``;
-    or as ``PYTHON -m MODULE ARGUMENTS`` if the job has an environment of its own (see `environments`), so
-    the module also needs an ``if __name__ == "__main__"``. ``environment`` is all the program's environment
-    but for the few variables that every program needs (``PATH``, ``HOME``, ``TMPDIR`` ...).
+    It runs as ``sys.exit(MODULE.main(list(arguments)))``, where ``main`` gives an exit code or ``None``, in a
+    fork or, if the job has an environment of its own (see `environments`), in that one's interpreter.
+    ``environment`` is all the program's environment but for the few variables that every program needs
+    (``PATH``, ``HOME``, ``TMPDIR`` ...).
 
     ``task_id`` names the task whose ``ml`` folder becomes ``/opt/ml``. ``socket_directory`` is the name
     of the folder for a server's socket, empty for a program that needs none.
