@@ -139,9 +139,10 @@ class AlgorithmSpec:
     """An algorithm.
 
     ``tags`` maps an image repository to the tags that mean it. ``rules`` checks hyperparameters (aliases
-    resolved) against one another and gives messages. ``request_types`` and ``reply_types`` are the media types
-    of inference, the default first. ``most_instances`` limits how many hosts may train one model together.
-    ``extra`` names the optional part of Clary's installation that the algorithm needs, "" for the core.
+    resolved) against one another and gives messages. ``request_types`` and ``reply_types`` are the media
+    types of inference, the default first. ``most_instances`` limits how many hosts may train one model
+    together. ``extra`` names the optional part of Clary's installation that the algorithm needs, "" for the
+    core.
     """
 
     name: str
@@ -163,7 +164,7 @@ class AlgorithmSpec:
         )
 
     def resolve(self, values: Mapping[str, str]) -> dict[str, str]:
-        """``values`` under the hyperparameters' own names, as they are spelled there; the SDK's are left out."""
+        """``values`` under the hyperparameters' own names and in their spelling, without the SDK's."""
         found = {}
         for name, value in values.items():
             parameter = self.hyperparameter(name)
