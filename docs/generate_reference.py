@@ -40,7 +40,7 @@ def operations() -> Iterator[str]:
     models = ServiceModels()
     handlers = load_operations()
     for service in sorted({service for service, _ in handlers}):
-        names = [n for n in models.service(service).operation_names if (service, handler_name(n)) in handlers]
+        names = [n for n in models[service].operation_names if (service, handler_name(n)) in handlers]
         yield f"\n## {service}\n"
         yield ", ".join(f"`{name}`" for name in sorted(names))
 
