@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
 from clary import __version__
@@ -21,6 +21,7 @@ from clary.clock import Clock, SystemClock
 from clary.compute.driver import Driver
 from clary.compute.local.driver import LocalDriver
 from clary.compute.local.fencing import SandboxUnavailable
+from clary.controllers.endpoints import EndpointController
 from clary.controllers.training_jobs import TrainingJobController, owner_key
 from clary.controllers.work_loop import WorkLoop
 from clary.faults import InUse
@@ -39,12 +40,15 @@ from clary.running_server import (
     hold_data_folder,
     reachable_host,
 )
-from clary.services.iam.documents import role_key
+from clary.services.iam.documents import ACCESS_KEY, USER, role_key
 from clary.services.operation import Backends, Handler, RequestContext, load_operations
-from clary.services.sts.key_ring import ServerKeyRing
+from clary.services.sts.key_ring import ServerKeyRing, active_users
 from clary.services.sts.secret_files import load_root_credentials, load_server_secret
 from clary.services.sts.task_credentials import PATH as CREDENTIALS_PATH
 from clary.services.sts.task_credentials import task_credentials
+from clary.serving.gateway_client import Gateway, GatewayFailed
+from clary.serving.keys import GatewayKeys
+from clary.serving.metric_collector import MetricCollector
 from clary.settings import Settings
 from clary.store.memory import MemoryStore
 from clary.store.sqlite import SqliteStore
@@ -62,6 +66,8 @@ _TRUST = {
 }
 LOG_FILE_BYTES = 20 * 1024**2
 LOG_FILES = 5
+USERS_CHECK_SECONDS = 30.0
+USERS_EVENTS = 1000
 log = logging.getLogger("clary")
 
 
@@ -76,7 +82,7 @@ def run_server(settings: Settings) -> int:
                 uvloop.install()
             asyncio.run(_serve(settings))
         return 0
-    except (AlreadyRunning, SandboxUnavailable, ValueError, RuntimeError) as error:
+    except (AlreadyRunning, GatewayFailed, SandboxUnavailable, ValueError, RuntimeError) as error:
         print(f"clary: {error}", file=sys.stderr)
     except OSError as error:
         print(f"clary: {error.strerror or error}", file=sys.stderr)
@@ -137,6 +143,21 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             execution_role=EXECUTION_ROLE,
             account_from_access_key=settings.account_from_access_key,
         )
+        gateway = await Gateway.start_or_find(
+            data,
+            host=settings.host,
+            port=settings.gateway_port,
+            keys=GatewayKeys(
+                account=root.account,
+                access_key_id=root.access_key_id,
+                secret_access_key=root.secret_access_key,
+                secret=secret,
+                region=settings.region,
+                verify=settings.verify_signatures,
+                account_from_access_key=settings.account_from_access_key,
+            ),
+        )
+        stack.push_async_callback(gateway.stop)
         door = FrontDoor(
             models=ServiceModels(),
             authenticator=Authenticator(
@@ -148,6 +169,7 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             ),
             handlers=_handlers(backends),
             mounts={CREDENTIALS_PATH: task_credentials(secret, driver, clock)},
+            forward=gateway.forward,
             own_names=[host, settings.host],
         )
         await stack.enter_async_context(
@@ -164,11 +186,16 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             [
                 TrainingJobController(
                     driver=driver, metrics=metrics, clock=clock, secret=secret, endpoint_url=endpoint_url
-                )
+                ),
+                EndpointController(driver, gateway, clock, secret=secret, endpoint_url=endpoint_url),
             ],
             clock,
         )
         _nudge_on_change(driver, work_loop)
+        await stack.enter_async_context(_in_background(_tell_users(store, gateway)))
+        collector = MetricCollector(gateway, metrics, clock)
+        stack.push_async_callback(collector.collect)
+        await stack.enter_async_context(_in_background(collector.run()))
         await stack.enter_async_context(_running(work_loop))
         await driver.expect(endpoint_url, settings.region)
         yield RunningServer(
@@ -176,7 +203,7 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             host=settings.host,
             port=settings.port,
             tls_port=settings.tls_port,
-            gateway_port=settings.gateway_port,
+            gateway_port=gateway.port,
             region=settings.region,
             account=root.account,
             version=__version__,
@@ -234,6 +261,38 @@ def _nudge_on_change(driver: Driver, work_loop: WorkLoop) -> None:
         task.add_done_callback(nudges.discard)
 
     driver.on_change(moved)
+
+
+async def _tell_users(store: Store, gateway: Gateway) -> None:
+    """Keep the gateway told whose access keys count, for it cannot ask the store."""
+    seen = 0
+    while True:
+        try:
+            await gateway.set_users(await active_users(store))
+            while True:
+                newest = await store.wait(after=seen, timeout_seconds=USERS_CHECK_SECONDS)
+                events = await store.events(after=seen, limit=USERS_EVENTS)
+                seen = max([newest, *(event.sequence for event in events)])
+                if len(events) == USERS_EVENTS or any(e.key.kind in (ACCESS_KEY, USER) for e in events):
+                    break
+        except GatewayFailed as error:
+            log.warning("the gateway could not be told of access keys: %s", error)
+            await asyncio.sleep(USERS_CHECK_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """``work`` runs while the context lasts; if it ends by itself, that is a bug and logged."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            try:
+                await task
+            except Exception:
+                log.exception("a background task ended")
 
 
 @contextlib.asynccontextmanager

@@ -13,9 +13,17 @@ from clary.protocol.key_ring import (
 )
 from clary.protocol.wire import Caller
 from clary.resources.arn import PARTITION
+from clary.resources.resource import Resource
 from clary.resources.role import RoleName, presumed_role_id
 from clary.resources.session import Session, SessionKeys, long_term_secret_key, open_session, read_session
-from clary.services.iam.documents import access_key_key, find_user, user_arn, user_id
+from clary.services.iam.documents import (
+    ACCESS_KEY,
+    access_key_key,
+    entities,
+    find_user,
+    user_arn,
+    user_id,
+)
 from clary.services.sts.secret_files import RootCredentials
 from clary.store.store import Store
 
@@ -100,10 +108,23 @@ class ServerKeyRing:
         if account is None:
             return None
         key = await self._store.find(access_key_key(account, access_key_id))
-        if key is None or key.spec.get("Status") != "Active":
-            return None
-        user = await find_user(self._store, account, str(key.spec["UserName"]))
-        if user is None:
-            return None
-        caller = Caller(account, user_arn(user), user_id(user), access_key_id)
-        return AccessKey(caller, long_term_secret_key(self._secret, access_key_id))
+        caller = None if key is None else await _user_caller(self._store, key)
+        return AccessKey(caller, long_term_secret_key(self._secret, access_key_id)) if caller else None
+
+
+async def active_users(store: Store) -> dict[str, Caller]:
+    """The callers behind the active access keys of all users, by access key id."""
+    found = {}
+    for key in await entities(store, ACCESS_KEY, ""):
+        caller = await _user_caller(store, key)
+        if caller is not None:
+            found[key.key.name] = caller
+    return found
+
+
+async def _user_caller(store: Store, key: Resource) -> Caller | None:
+    """Whom an access key stands for; ``None`` if it is inactive or its user is gone."""
+    if key.spec.get("Status") != "Active":
+        return None
+    user = await find_user(store, key.key.account, str(key.spec["UserName"]))
+    return Caller(key.key.account, user_arn(user), user_id(user), key.key.name) if user else None
