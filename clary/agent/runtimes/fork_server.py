@@ -25,6 +25,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -50,6 +51,10 @@ _THREAD_SETTERS = (
     "omp_set_num_threads", "openblas_set_num_threads", "openblas_set_num_threads64_",
     "scipy_openblas_set_num_threads", "scipy_openblas_set_num_threads64_", "MKL_Set_Num_Threads",
 )  # fmt: skip
+
+
+# Found once, when everything is loaded, since finding them takes a while.
+_thread_setters: list[Callable[[ctypes.c_int], object]] = []
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ class _ForkServer:
             if preloading and listening:
                 _preload(preloading.pop(0))
                 if not preloading:
+                    _thread_setters.extend(_find_thread_setters())
                     gc.collect()
                     gc.freeze()
 
@@ -445,18 +451,23 @@ def _exit_code(value: object) -> int:
 
 def _set_threads(count: int) -> None:
     """Have the numerical libraries that are loaded already use ``count`` threads."""
+    for setter in _thread_setters or _find_thread_setters():
+        setter(ctypes.c_int(count))
+
+
+def _find_thread_setters() -> list[Callable[[ctypes.c_int], object]]:
+    found: list[Callable[[ctypes.c_int], object]] = []
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return
+        return found
     names = ("libgomp", "libomp", "libiomp", "openblas", "libmkl_rt")
     paths = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if any(name in line for name in names)}
     for path in paths:
         with contextlib.suppress(OSError):
             library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-            for setter in _THREAD_SETTERS:
-                if hasattr(library, setter):
-                    getattr(library, setter)(ctypes.c_int(count))
+            found += [getattr(library, name) for name in _THREAD_SETTERS if hasattr(library, name)]
+    return found
 
 
 if __name__ == "__main__":
