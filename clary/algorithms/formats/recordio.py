@@ -17,6 +17,8 @@ from clary.algorithms.faults import ClientError
 
 MAGIC = 0xCED7230A
 MAX_RECORD_BYTES = (1 << 29) - 1
+_MAGIC_BYTES = struct.pack("<I", MAGIC)
+_WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Field number of a Value -> how its numbers are packed.
 _TENSORS: Mapping[int, numpy.dtype[Any]] = {
@@ -24,7 +26,8 @@ _TENSORS: Mapping[int, numpy.dtype[Any]] = {
     3: numpy.dtype("<f8"),
     7: numpy.dtype("<i4"),
 }
-_FLOAT32_TENSOR, _INT32_TENSOR, _BYTES_VALUE = 2, 7, 9
+_FLOAT32_TENSOR, _FLOAT64_TENSOR, _INT32_TENSOR, _BYTES_VALUE = 2, 3, 7, 9
+_FLOATS = (_FLOAT32_TENSOR, _FLOAT64_TENSOR)
 
 Array = numpy.ndarray
 
@@ -46,31 +49,41 @@ class Record:
 
 def read_frames(data: bytes, name: str) -> Iterator[bytes]:
     """The payloads in ``data``. Raises `ClientError` for broken framing."""
-    position, number, pieces = 0, 0, []  # type: int, int, list[bytes]
+    position, number = 0, 0
+    pieces: list[bytes] = []
     view = memoryview(data)
     while position < len(data):
-        number += 1
+        place = f"{name}, record {number + 1}"
         if len(data) - position < 8:
-            raise ClientError(f"{name}, record {number}: the file ends within the record.")
+            raise ClientError(f"{place}: the file ends within the record.")
         magic, word = struct.unpack_from("<II", data, position)
         length, flag = word & MAX_RECORD_BYTES, word >> 29
         if magic != MAGIC:
-            raise ClientError(f"{name}, record {number}: this is not RecordIO (its magic number is missing).")
+            raise ClientError(f"{place}: this is not RecordIO (its magic number is missing).")
         if position + 8 + length > len(data):
-            raise ClientError(f"{name}, record {number}: the file ends within the record.")
+            raise ClientError(f"{place}: the file ends within the record.")
         payload = bytes(view[position + 8 : position + 8 + length])
         position += 8 + length + (-length % 4)
-        if flag == 0:
+        if flag not in ((_MIDDLE, _LAST) if pieces else (_WHOLE, _FIRST)):
+            raise ClientError(f"{place}: its pieces are not in order.")
+        if flag == _WHOLE:
             yield payload
-        else:
-            pieces.append(payload)
-            if flag == 3:
-                yield b"".join(pieces)
-                pieces = []
+            number += 1
+            continue
+        pieces.append(payload)
+        if flag == _LAST:
+            # A record is cut where its payload has the magic number, which is left out.
+            yield _MAGIC_BYTES.join(pieces)
+            number += 1
+            pieces = []
+    if pieces:
+        raise ClientError(f"{name}, record {number + 1}: the file ends within the record.")
 
 
 def write_frame(payload: bytes) -> bytes:
-    """One record."""
+    """One record. Raises ``ValueError`` for a payload beyond what the length word can say."""
+    if len(payload) > MAX_RECORD_BYTES:
+        raise ValueError(f"a record of {len(payload)} bytes is longer than {MAX_RECORD_BYTES}")
     return struct.pack("<II", MAGIC, len(payload)) + payload + b"\0" * (-len(payload) % 4)
 
 
@@ -83,7 +96,7 @@ def read_record(payload: bytes, place: str = "record") -> Record:
             if number in (1, 2) and isinstance(value, bytes):
                 key, tensor = _entry(value)
                 (features if number == 1 else label)[key] = tensor
-    except (IndexError, struct.error, ValueError) as error:
+    except (IndexError, OverflowError, ValueError) as error:
         raise ClientError(f"{place}: this is no Record message ({error}).") from None
     return Record(features, label)
 
@@ -98,13 +111,78 @@ def write_record(features: Mapping[str, Tensor], label: Mapping[str, Tensor]) ->
 
 
 def read_rows(data: bytes, name: str) -> Iterator[Record]:
-    """The records of a file."""
+    """The records of a file. Raises `ClientError` naming ``name`` and the record."""
     for number, payload in enumerate(read_frames(data, name), 1):
         yield read_record(payload, f"{name}, record {number}")
 
 
+@dataclass(frozen=True)
+class DenseRows:
+    """What all records of a file have under the key ``values``: ``features`` (rows, columns), ``labels``
+    (rows, labels) or ``None`` if they have none."""
+
+    features: Array
+    labels: Array | None
+
+
+def read_dense(data: bytes, name: str) -> DenseRows | None:
+    """The rows of a file whose records all have the same layout, read at once; ``None`` for any other file.
+
+    Raises `ClientError` if the first record is broken.
+    """
+    first = next(read_frames(data, name), None)
+    if first is None or set(_keys(read_record(first, f"{name}, record 1"))) - {"values"}:
+        return None
+    size = 8 + len(first) + -len(first) % 4
+    spans = list(_packed_spans(first, 8))
+    if (
+        len(data) % size
+        or not spans
+        or spans[0].field != 1
+        or len({span.field for span in spans}) != len(spans)
+    ):
+        return None
+    rows = numpy.frombuffer(data, numpy.uint8).reshape(-1, size)
+    start = 0
+    for span in (*spans, _Span(0, size, size, numpy.dtype("u1"))):
+        if (rows[:, start : span.start] != rows[0, start : span.start]).any():
+            return None
+        start = span.end
+    columns = {
+        span.field: numpy.ascontiguousarray(rows[:, span.start : span.end]).view(span.kind) for span in spans
+    }
+    return DenseRows(columns[1], columns.get(2))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Bytes ``start`` to ``end`` hold packed numbers of a feature (``field`` 1) or a label (2)."""
+
+    field: int
+    start: int
+    end: int
+    kind: numpy.dtype[Any]
+
+
+def _keys(record: Record) -> Iterator[str]:
+    yield from record.features
+    yield from record.label
+
+
+def _packed_spans(payload: bytes, offset: int) -> Iterator[_Span]:
+    """Where a valid Record message keeps its dense numbers, if each tensor has one packed field of floats."""
+    for field, start, end in _extents(payload, 0, len(payload)):
+        for part, value_start, value_end in _extents(payload, start, end):
+            if field not in (1, 2) or part != 2:
+                continue
+            for kind, tensor_start, tensor_end in _extents(payload, value_start, value_end):
+                tensor = list(_extents(payload, tensor_start, tensor_end))
+                if kind in _FLOATS and len(tensor) == 1 and tensor[0][0] == 1:
+                    yield _Span(field, tensor[0][1] + offset, tensor[0][2] + offset, _TENSORS[kind])
+
+
 def _packed(tensor: Tensor) -> tuple[int, bytes]:
-    kind = {"f4": _FLOAT32_TENSOR, "f8": 3}.get(tensor.values.dtype.str[1:], _FLOAT32_TENSOR)
+    kind = _FLOAT64_TENSOR if tensor.values.dtype == numpy.float64 else _FLOAT32_TENSOR
     if tensor.values.dtype.kind in "iu":
         kind = _INT32_TENSOR
         packed = b"".join(_varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF) for value in tensor.values)
@@ -164,24 +242,39 @@ def _signed(number: int) -> int:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """Number and content of each field of a message; a varint's content is its value."""
     position = 0
     while position < len(message):
-        tag, position = _read_varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
+        number, wire_type, start, position = _next_field(message, position, len(message))
         if wire_type == _VARINT:
-            value, position = _read_varint(message, position)
-            yield number, value
-            continue
-        if wire_type == _BYTES:
-            length, position = _read_varint(message, position)
-        elif wire_type in (_FIXED32, _FIXED64):
-            length = 4 if wire_type == _FIXED32 else 8
+            yield number, _read_varint(message, start)[0]
         else:
-            raise ValueError(f"wire type {wire_type}")
-        if position + length > len(message):
-            raise ValueError("it ends too early")
-        yield number, message[position : position + length]
-        position += length
+            yield number, message[start:position]
+
+
+def _extents(message: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, start and end of each field with a length between ``position`` and ``end``."""
+    while position < end:
+        number, wire_type, start, position = _next_field(message, position, end)
+        if wire_type == _BYTES:
+            yield number, start, position
+
+
+def _next_field(message: bytes, position: int, limit: int) -> tuple[int, int, int, int]:
+    """Number, wire type, start and end of the content of the field at ``position``."""
+    tag, start = _read_varint(message, position)
+    number, wire_type = tag >> 3, tag & 7
+    if wire_type == _VARINT:
+        return number, wire_type, start, _read_varint(message, start)[1]
+    if wire_type == _BYTES:
+        length, start = _read_varint(message, start)
+    elif wire_type in (_FIXED32, _FIXED64):
+        length = 4 if wire_type == _FIXED32 else 8
+    else:
+        raise ValueError(f"wire type {wire_type}")
+    if start + length > limit:
+        raise ValueError("it ends too early")
+    return number, wire_type, start, start + length
 
 
 def _read_varint(message: bytes, position: int) -> tuple[int, int]:
