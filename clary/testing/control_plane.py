@@ -32,6 +32,8 @@ ACCOUNT, REGION = "123456789012", "us-east-1"
 ENDPOINT_URL = "http://127.0.0.1:8750"
 TICK_SECONDS = 0.25
 
+_models = ServiceModels()  # reads each model once
+
 
 class RememberingRouter:
     """A router whose table and traffic a test can see and set."""
@@ -72,7 +74,6 @@ class ControlPlane:
         self.metrics = MemoryMetricStore()
         self.router = RememberingRouter()
         self.driver = ScriptedDriver(self.clock, script_of)
-        self._models = ServiceModels()
         self._handlers = load_operations()
         nothing = cast(Any, None)  # SageMaker's operations touch neither objects nor logs
         self.backends = Backends(
@@ -115,7 +116,7 @@ class ControlPlane:
         self, operation_name: str, *, account: str = ACCOUNT, region: str = REGION, **members: Any
     ) -> dict[str, Any]:
         """What a client gets back for a call of SageMaker's. Raises what the operation raises."""
-        service = self._models["sagemaker"]
+        service = _models["sagemaker"]
         operation = service.operation_model(operation_name)
         validate(operation.input_shape, members)
         caller = Caller(account, f"arn:aws:iam::{account}:root", account, "AKIATEST")
