@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,12 +29,12 @@ class _Row:
 class MemoryStore:
     """`clary.store.store.Store` in a dictionary. ``clock`` stamps creations and changes."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, *, events_kept: int = MAX_EVENTS_KEPT) -> None:
         self._clock = clock or SystemClock()
         self._rows: dict[Key, _Row] = {}
-        self._events: deque[Event] = deque(maxlen=MAX_EVENTS_KEPT)
+        self._events: deque[Event] = deque(maxlen=events_kept)
         self._sequence = 0
-        self._written = asyncio.Condition()
+        self._written = asyncio.Event()  # a new one after each write
 
     async def create(
         self,
@@ -61,7 +62,7 @@ class MemoryStore:
             labels=dict(labels or {}),
         )
         self._rows[key] = _Row(resource)
-        await self._record(resource, "created", "")
+        self._record(resource, "created", "")
         return copy.deepcopy(resource)
 
     async def find(self, key: Key) -> Resource | None:
@@ -102,7 +103,7 @@ class MemoryStore:
             modified_at=self._clock.now(),
             due_at=_earlier(row.resource.due_at, due_at),
         )
-        await self._record(row.resource, "spec", row.resource.phase)
+        self._record(row.resource, "spec", row.resource.phase)
         return copy.deepcopy(row.resource)
 
     async def claim(
@@ -141,7 +142,7 @@ class MemoryStore:
         )
         row.lease, row.lease_expires_at = "", 0.0
         if changed:
-            await self._record(row.resource, "status", before.phase)
+            self._record(row.resource, "status", before.phase)
         return copy.deepcopy(row.resource)
 
     async def release(self, claim: Claim, *, due_at: float) -> None:
@@ -158,14 +159,14 @@ class MemoryStore:
     async def remove(self, claim: Claim) -> None:
         row = self._claimed(claim, self._clock.now())
         del self._rows[claim.resource.key]
-        await self._record(row.resource, "deleted", row.resource.phase)
+        self._record(row.resource, "deleted", row.resource.phase)
 
     async def delete(self, key: Key, *, uid: str | None = None) -> None:
         row = self._row(key)
         if uid is not None and row.resource.uid != uid:
             raise NotFound(f"{key.kind} {key.name} does not exist.")
         del self._rows[key]
-        await self._record(row.resource, "deleted", row.resource.phase)
+        self._record(row.resource, "deleted", row.resource.phase)
 
     async def next_due_at(self, kinds: Sequence[str]) -> float | None:
         return min(
@@ -182,20 +183,21 @@ class MemoryStore:
         if row:
             row.touches += 1
             row.resource = replace(row.resource, due_at=_earlier(row.resource.due_at, at))
-            async with self._written:
-                self._written.notify_all()
+            self._wake()
 
     async def events(self, *, after: int, limit: int) -> Sequence[Event]:
         return [event for event in self._events if event.sequence > after][:limit]
 
     async def wait(self, *, after: int, timeout_seconds: float) -> int:
-        async def newer() -> None:
-            async with self._written:
-                await self._written.wait_for(lambda: self._sequence > after)
-
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(newer(), timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
+        while self._sequence <= after and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._written.wait(), left)
         return self._sequence
+
+    def _wake(self) -> None:
+        self._written.set()
+        self._written = asyncio.Event()
 
     async def close(self) -> None:
         pass
@@ -213,7 +215,7 @@ class MemoryStore:
             raise Conflict(f"The lease of {claim.resource.key.kind} {claim.resource.key.name} is lost.")
         return row
 
-    async def _record(self, resource: Resource, change: str, previous_phase: str) -> None:
+    def _record(self, resource: Resource, change: str, previous_phase: str) -> None:
         self._sequence += 1
         self._events.append(
             Event(
@@ -224,11 +226,10 @@ class MemoryStore:
                 change=change,  # type: ignore[arg-type]
                 phase=resource.phase,
                 previous_phase=previous_phase,
-                status=resource.status,
+                status=copy.deepcopy(resource.status),
             )
         )
-        async with self._written:
-            self._written.notify_all()
+        self._wake()
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
@@ -242,6 +243,7 @@ def _matches(resource: Resource, query: Query) -> bool:
         key.kind == query.kind
         and query.account in ("", key.account)
         and query.region in ("", key.region)
+        and query.name_equals.lower() in ("", key.name.lower())
         and query.name_contains.lower() in key.name.lower()
         and key.name.startswith(query.name_prefix)
         and query.phase in ("", resource.phase)

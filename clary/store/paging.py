@@ -39,17 +39,26 @@ def read_token(query: Query) -> Position | None:
     if query.page_token is None:
         return None
     try:
-        digest, value, name, account, region = json.loads(base64.urlsafe_b64decode(query.page_token))
-        wanted = str if query.sort_by in ("name", "phase") else (int, float)
-        if (
-            digest == _digest(query)
-            and isinstance(value, wanted)
-            and all(isinstance(part, str) for part in (name, account, region))
-        ):
-            return (value, name, account, region)
-    except (ValueError, TypeError):
+        digest, value, *identity = json.loads(base64.urlsafe_b64decode(query.page_token))
+        name, account, region = (_text(part) for part in identity)
+        if digest == _digest(query):
+            return (
+                _text(value) if query.sort_by in ("name", "phase") else float(value),
+                name,
+                account,
+                region,
+            )
+    except (ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise Invalid("Invalid NextToken: it does not belong to this request. Start again without it.")
+
+
+def _text(part: object) -> str:
+    """``part``, if it is text that a database can take. Raises ``ValueError``, ``TypeError``."""
+    if not isinstance(part, str):
+        raise TypeError("A token's part is not text.")
+    part.encode()
+    return part
 
 
 def _digest(query: Query) -> str:

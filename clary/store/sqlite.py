@@ -1,59 +1,31 @@
 """A store in one SQLite file, for one machine.
 
-Write-ahead log with ``synchronous=FULL``: what was acknowledged survives a loss of power. All statements run
-in one thread of their own, in the order they were asked for, so the event loop never waits on the disk.
-Several processes may open the same file.
+What was acknowledged survives a loss of power, but for leases, which need not. Reads do not wait for writes.
+Several processes may open the same file; each sees the others' writes within `OTHER_PROCESSES_POLL_SECONDS`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from clary.clock import Clock, SystemClock
 from clary.faults import Conflict, InUse, NotFound
 from clary.resources.resource import Document, Key, Resource
+from clary.sqlite_file import SqliteFile
 from clary.store.paging import read_token, token_after
 from clary.store.store import MAX_EVENTS_KEPT, Claim, Event, Page, Query
 
-BUSY_TIMEOUT_SECONDS = 30.0
 OTHER_PROCESSES_POLL_SECONDS = 0.1
 _PRUNE_EVERY = 1000  # events between two looks at how many are kept
 
-# Each step takes the file from the version before it to its own; a step that was released never changes.
-_MIGRATIONS = (
-    """
-    CREATE TABLE resources (
-      kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL,
-      uid TEXT NOT NULL, spec TEXT NOT NULL, status TEXT NOT NULL, phase TEXT NOT NULL,
-      generation INTEGER NOT NULL, created_at REAL NOT NULL, modified_at REAL NOT NULL,
-      due_at REAL, labels TEXT NOT NULL,
-      lease TEXT NOT NULL DEFAULT '', lease_expires_at REAL NOT NULL DEFAULT 0,
-      touches INTEGER NOT NULL DEFAULT 0,
-      PRIMARY KEY (kind, account, region, name)
-    ) WITHOUT ROWID;
-    CREATE INDEX resources_due ON resources (kind, due_at) WHERE due_at IS NOT NULL;
-    CREATE INDEX resources_created ON resources (kind, account, region, created_at, name);
-    CREATE TABLE labels (
-      name TEXT NOT NULL, value TEXT NOT NULL, kind TEXT NOT NULL, account TEXT NOT NULL,
-      region TEXT NOT NULL, resource TEXT NOT NULL,
-      PRIMARY KEY (name, value, kind, account, region, resource)
-    ) WITHOUT ROWID;
-    CREATE TABLE events (
-      sequence INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,
-      kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL,
-      change TEXT NOT NULL, phase TEXT NOT NULL, previous_phase TEXT NOT NULL, status TEXT NOT NULL
-    );
-    """,
-)
 _COLUMNS = (
     "kind, account, region, name, uid, spec, status, phase, generation,"
     " created_at, modified_at, due_at, labels"
@@ -64,37 +36,21 @@ Result = TypeVar("Result")
 
 
 class SqliteStore:
-    """`clary.store.store.Store` in the file ``path``. Use `open`."""
+    """`clary.store.store.Store` in the file ``path``. ``clock`` stamps creations and changes."""
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None, *, events_kept: int = MAX_EVENTS_KEPT) -> None:
         """Opens the file, making or upgrading it. Raises ``RuntimeError`` if a newer Clary made it."""
-        self._path = path
         self._clock = clock or SystemClock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._written = asyncio.Condition()
-        self._waiting = 0
-        self._connection = self._thread.submit(_connect, path).result()
+        self._file = SqliteFile(path, "clary.store.migrations")
+        self._prune_every = max(1, min(_PRUNE_EVERY, events_kept // 2))
+        self._events_kept = events_kept
+        self._written = asyncio.Event()  # a new one after each write
 
-    async def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
-
-    async def _write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def _write(self, work: Callable[[sqlite3.Connection], Result], *, durable: bool = True) -> Result:
         """Run ``work`` in a transaction and wake those who wait for events."""
-
-        def transaction(connection: sqlite3.Connection) -> Result:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-                return result
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-
-        result = await self._run(transaction)
-        if self._waiting:
-            async with self._written:
-                self._written.notify_all()
+        result = await self._file.write(work, durable=durable)
+        self._written.set()
+        self._written = asyncio.Event()
         return result
 
     async def create(
@@ -133,13 +89,13 @@ class SqliteStore:
             )
             resource = _find(connection, key)
             assert resource is not None
-            _record(connection, resource, "created", "", now)
+            self._record(connection, resource, "created", "", now)
             return resource
 
         return await self._write(work)
 
     async def find(self, key: Key) -> Resource | None:
-        return await self._run(lambda connection: _find(connection, key))
+        return await self._file.read(lambda connection: _find(connection, key))
 
     async def list(self, query: Query) -> Page:
         start = read_token(query)
@@ -151,7 +107,7 @@ class SqliteStore:
             more = len(rows) > query.page_size and resources
             return Page(resources, token_after(resources[-1], query) if more else None)
 
-        return await self._run(work)
+        return await self._file.read(work)
 
     async def write_spec(
         self, key: Key, change: Callable[[Resource], Document], *, due_at: float | None
@@ -173,7 +129,7 @@ class SqliteStore:
                 ),
             )
             written = _get(connection, key)
-            _record(connection, written, "spec", written.phase, now)
+            self._record(connection, written, "spec", written.phase, now)
             return written
 
         return await self._write(work)
@@ -200,12 +156,12 @@ class SqliteStore:
                 claims.append(claim)
             return claims
 
-        found = await self._run(
+        found = await self._file.read(
             lambda connection: connection.execute(
                 f"SELECT 1 FROM resources WHERE {due} LIMIT 1", (*kinds, now, now)
             ).fetchone()
         )
-        return await self._write(work) if found else []
+        return await self._write(work, durable=False) if found else []
 
     async def write_status(
         self, claim: Claim, status: Document, *, phase: str, due_at: float | None, now: float
@@ -230,7 +186,7 @@ class SqliteStore:
             )
             written = _get(connection, key)
             if changed:
-                _record(connection, written, "status", before.phase, now)
+                self._record(connection, written, "status", before.phase, now)
             return written
 
         return await self._write(work)
@@ -242,21 +198,23 @@ class SqliteStore:
                 "UPDATE resources SET due_at = CASE WHEN touches = ? THEN ? ELSE ? END, lease = '',"
                 f" lease_expires_at = 0 WHERE {_KEY} AND lease = ?",
                 (claim.touches, due_at, now, *_identity(claim.resource.key), claim.lease),
-            )
+            ),
+            durable=False,
         )
 
     async def forget_leases(self) -> None:
         await self._write(
             lambda connection: connection.execute(
                 "UPDATE resources SET lease = '', lease_expires_at = 0 WHERE lease != ''"
-            )
+            ),
+            durable=False,
         )
 
     async def remove(self, claim: Claim) -> None:
         now = self._clock.now()
 
         def work(connection: sqlite3.Connection) -> None:
-            _delete(connection, _claimed(connection, claim, now)[0], now)
+            self._delete(connection, _claimed(connection, claim, now)[0], now)
 
         await self._write(work)
 
@@ -267,13 +225,13 @@ class SqliteStore:
             current = _get(connection, key)
             if uid is not None and current.uid != uid:
                 raise NotFound(f"{key.kind} {key.name} does not exist.")
-            _delete(connection, current, now)
+            self._delete(connection, current, now)
 
         await self._write(work)
 
     async def next_due_at(self, kinds: Sequence[str]) -> float | None:
         marks = ", ".join("?" * len(kinds))
-        row = await self._run(
+        row = await self._file.read(
             lambda connection: connection.execute(
                 "SELECT min(max(due_at, lease_expires_at)) FROM resources"
                 f" WHERE kind IN ({marks}) AND due_at IS NOT NULL",
@@ -292,7 +250,7 @@ class SqliteStore:
         )
 
     async def events(self, *, after: int, limit: int) -> Sequence[Event]:
-        rows = await self._run(
+        rows = await self._file.read(
             lambda connection: connection.execute(
                 "SELECT sequence, at, kind, account, region, name, uid, change, phase, previous_phase, status"
                 " FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
@@ -315,51 +273,51 @@ class SqliteStore:
 
     async def wait(self, *, after: int, timeout_seconds: float) -> int:
         deadline = time.monotonic() + timeout_seconds
-        self._waiting += 1
-        try:
-            while True:
-                async with self._written:
-                    newest = await self._newest()
-                    left = deadline - time.monotonic()
-                    if newest > after or left <= 0:
-                        return newest
-                    try:
-                        await asyncio.wait_for(self._written.wait(), min(left, OTHER_PROCESSES_POLL_SECONDS))
-                    except asyncio.TimeoutError:
-                        continue
-        finally:
-            self._waiting -= 1
+        while True:
+            written = self._written  # taken before asking, so that no write is missed
+            newest = await self._newest()
+            left = deadline - time.monotonic()
+            if newest > after or left <= 0:
+                return newest
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(written.wait(), min(left, OTHER_PROCESSES_POLL_SECONDS))
 
     async def _newest(self) -> int:
-        row = await self._run(
+        row = await self._file.read(
             lambda connection: connection.execute("SELECT coalesce(max(sequence), 0) FROM events").fetchone()
         )
         return int(row[0])
 
     async def close(self) -> None:
-        await self._run(lambda connection: connection.close())
-        self._thread.shutdown()
+        await self._file.close()
 
-
-def _connect(path: Path) -> sqlite3.Connection:
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = sqlite3.connect(path, BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("BEGIN IMMEDIATE")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(_MIGRATIONS):
-        connection.execute("ROLLBACK")
-        raise RuntimeError(
-            f"{path} was made by a newer Clary (schema {version}, not {len(_MIGRATIONS)}): upgrade."
+    def _delete(self, connection: sqlite3.Connection, resource: Resource, now: float) -> None:
+        identity = _identity(resource.key)
+        connection.execute(f"DELETE FROM resources WHERE {_KEY}", identity)
+        connection.execute(
+            "DELETE FROM labels WHERE kind = ? AND account = ? AND region = ? AND resource = ?", identity
         )
-    for step in _MIGRATIONS[version:]:
-        for statement in step.split(";"):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-    connection.execute("COMMIT")
-    return connection
+        self._record(connection, resource, "deleted", resource.phase, now)
+
+    def _record(
+        self,
+        connection: sqlite3.Connection,
+        resource: Resource,
+        change: str,
+        previous_phase: str,
+        now: float,
+    ) -> None:
+        status = json.dumps(resource.status)
+        cursor = connection.execute(
+            "INSERT INTO events (at, kind, account, region, name, uid, change, phase, previous_phase, status)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (now, *_identity(resource.key), resource.uid, change, resource.phase, previous_phase, status),
+        )
+        sequence = cursor.lastrowid or 0
+        if sequence % self._prune_every == 0:
+            # So many that no more than are to be kept gather until the next time.
+            kept = self._events_kept - self._prune_every
+            connection.execute("DELETE FROM events WHERE sequence <= ?", (sequence - kept,))
 
 
 def _identity(key: Key) -> tuple[str, str, str, str]:
@@ -409,29 +367,6 @@ def _claimed(connection: sqlite3.Connection, claim: Claim, now: float) -> tuple[
     return resource, int(touches)
 
 
-def _delete(connection: sqlite3.Connection, resource: Resource, now: float) -> None:
-    identity = _identity(resource.key)
-    connection.execute(f"DELETE FROM resources WHERE {_KEY}", identity)
-    connection.execute(
-        "DELETE FROM labels WHERE kind = ? AND account = ? AND region = ? AND resource = ?", identity
-    )
-    _record(connection, resource, "deleted", resource.phase, now)
-
-
-def _record(
-    connection: sqlite3.Connection, resource: Resource, change: str, previous_phase: str, now: float
-) -> None:
-    status = json.dumps(resource.status)
-    cursor = connection.execute(
-        "INSERT INTO events (at, kind, account, region, name, uid, change, phase, previous_phase, status)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (now, *_identity(resource.key), resource.uid, change, resource.phase, previous_phase, status),
-    )
-    sequence = cursor.lastrowid or 0
-    if sequence % _PRUNE_EVERY == 0:
-        connection.execute("DELETE FROM events WHERE sequence <= ?", (sequence - MAX_EVENTS_KEPT,))
-
-
 def _select(query: Query, start: tuple[float | str, str, str, str] | None) -> tuple[str, list[object]]:
     """The statement that finds one row more than the page of ``query``."""
     conditions, values = ["kind = ?"], [query.kind]  # type: list[str], list[object]
@@ -443,8 +378,10 @@ def _select(query: Query, start: tuple[float | str, str, str, str] | None) -> tu
     for column, value in (("account", query.account), ("region", query.region), ("phase", query.phase)):
         if value:
             add(f"{column} = ?", value)
+    if query.name_equals:
+        add("name = ? COLLATE NOCASE", query.name_equals)
     if query.name_contains:
-        add("instr(lower(name), ?) > 0", query.name_contains.lower())
+        add("instr(lower(name), lower(?)) > 0", query.name_contains)
     if query.name_prefix:
         add("substr(name, 1, ?) = ?", len(query.name_prefix), query.name_prefix)
     for column, after, before in (

@@ -21,15 +21,17 @@ MAX_EVENTS_KEPT = 100_000
 class Query:
     """Which resources to list, in which order. Absent filters do not filter.
 
-    ``name_contains`` compares without case. ``labels`` must all be equal. Time bounds are exclusive, in
-    epoch seconds, as SageMaker's ``CreationTimeAfter`` and its like. ``name_prefix`` compares with case.
-    Ties in the sort order are broken by name. ``kind`` is one kind; ``account`` or ``region`` "" mean any.
+    ``name_contains`` and ``name_equals`` compare without (ASCII) case, the latter for names out of ARNs;
+    ``name_prefix`` compares with case. ``labels`` must all be equal. Time bounds are exclusive, in epoch
+    seconds, as SageMaker's ``CreationTimeAfter`` and its like. Ties in the sort order are broken by name.
+    ``kind`` is one kind; ``account`` or ``region`` "" mean any.
     """
 
     kind: str
     account: str
     region: str
     name_contains: str = ""
+    name_equals: str = ""
     name_prefix: str = ""
     phase: str = ""
     created_after: float | None = None
@@ -39,8 +41,12 @@ class Query:
     labels: Mapping[str, str] = field(default_factory=dict)
     sort_by: Literal["name", "created_at", "modified_at", "phase"] = "created_at"
     descending: bool = False
-    page_size: int = DEFAULT_PAGE_SIZE
+    page_size: int = DEFAULT_PAGE_SIZE  # 1 to MAX_PAGE_SIZE
     page_token: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.page_size <= MAX_PAGE_SIZE:
+            raise ValueError(f"A page has 1 to {MAX_PAGE_SIZE} resources, not {self.page_size}.")
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ class Store(Protocol):
         """Replace the spec by ``change(current)``, atomically; bump the generation and make it due.
 
         ``change`` must be quick and free of effects; what it raises goes to the caller and nothing is
-        written. ``due_at`` ``None`` leaves the due time as it is. Raises `NotFound`.
+        written. ``due_at`` ``None`` leaves the due time as it is: no controller cares for this change (tags).
+        Raises `NotFound`.
         """
 
     async def claim(
@@ -119,7 +126,7 @@ class Store(Protocol):
     ) -> Resource:
         """Write the status, set the next due time and give the lease back.
 
-        If the spec was written or `make_due` called since the claim, the resource stays due at once,
+        If a spec write or `make_due` asked for a look since the claim, the resource stays due at once,
         whatever ``due_at`` says.
         Writes no event and leaves ``modified_at`` when status and phase are what they were. Raises
         `Conflict` if the lease ran out or was taken, `NotFound` if the resource is gone.
@@ -147,7 +154,10 @@ class Store(Protocol):
         """Events with a sequence above ``after``, oldest first; at most `MAX_EVENTS_KEPT` are kept."""
 
     async def wait(self, *, after: int, timeout_seconds: float) -> int:
-        """Return the newest sequence once it is above ``after``, or after the timeout."""
+        """Return the newest sequence once it is above ``after``, or after the timeout (of real time).
+
+        Writes of this process wake at once, those of others within a moment.
+        """
 
     async def close(self) -> None:
         """Finish what is in flight and let go of files and threads."""
