@@ -104,6 +104,9 @@ class Gateway:
         await self._server.close(DRAIN_SECONDS)
         for path in (self._places.control, self._places.invocations):
             path.unlink(missing_ok=True)
+        if self._places.sockets != self._places.folder:
+            with contextlib.suppress(OSError):
+                self._places.sockets.rmdir()
         log.info("the gateway has stopped")
 
     def _write_document(self) -> None:

@@ -72,7 +72,6 @@ class Gateway:
         self._process: subprocess.Popen[bytes] | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._talking = asyncio.Lock()
-        self._stopping = False
         self._watching: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
 
@@ -129,7 +128,6 @@ class Gateway:
 
     async def stop(self) -> None:
         """End the gateway, gently, then not. Never raises."""
-        self._stopping = True
         await self._leave()
         with contextlib.suppress(GatewayFailed, ControlBroken, OSError):
             await self._tell_to_stop()
@@ -137,7 +135,6 @@ class Gateway:
 
     async def close(self) -> None:
         """Let go of the gateway, which serves on."""
-        self._stopping = True
         await self._leave()
 
     # Forwarding.
@@ -290,10 +287,8 @@ class Gateway:
     async def _watch(self) -> None:
         """Start the gateway again when it is gone."""
         pause = FIRST_PAUSE_SECONDS
-        while not self._stopping:
+        while True:  # till it is cancelled
             await self._lost_or_dead()
-            if self._stopping:
-                return
             log.warning("the gateway is gone; it is started again")
             try:
                 await self._connect()
