@@ -244,6 +244,34 @@ def test_a_killed_algorithm_says_so(tmp_path: Path, sandbox: str) -> None:
     run(facts)
 
 
+@needs_sandbox
+def test_where_namespaces_cannot_be_made_each_program_gets_a_bubblewrap_of_its_own(tmp_path: Path) -> None:
+    script = (
+        "import os\n"
+        "print('processes', sum(name.isdigit() for name in os.listdir('/proc')) <= 4)\n"
+        "try: open('/opt/ml/input/data/training/rows.csv', 'w')\n"
+        "except OSError: print('input refused')\n"
+        "try: open('/proc/sys/kernel/core_pattern', 'w')\n"
+        "except OSError: print('kernel refused')\n" + SAVE_AND_WAIT
+    )
+
+    async def facts() -> None:
+        with AgentWorld() as world:
+            async with local_driver(tmp_path) as driver:
+                driver.fencing = "bubblewrap"
+                await driver._start_agent_helper()
+                await driver.start(training_spec(world, "job", script))
+                await said(world, "job", "saved")
+                await driver.stop("job", StopCause.REQUESTED)
+                assert (await ended(driver, "job")).phase is TaskPhase.STOPPED
+                lines = world.lines(LOG_GROUP, "job/algo-1-1")
+                for line in ("processes True", "input refused", "kernel refused"):
+                    assert line in lines
+                assert model_files(world, "job") == {"weights": b"7"}
+
+    run(facts)
+
+
 def test_the_time_limit_stops_a_job_and_uploads_what_it_saved(tmp_path: Path) -> None:
     async def facts() -> None:
         with AgentWorld() as world:

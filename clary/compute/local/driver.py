@@ -189,21 +189,27 @@ class LocalDriver:
                 self._looking.cancel()
                 await asyncio.gather(self._looking, return_exceptions=True)
             self._queue.clear()
-            if stop_tasks and self._opened:
-                await self._shut_down_agents()
-            for helper in (self._agents, self._algorithms):
-                if helper:
-                    await helper.end()
-            self._agents = self._algorithms = None
-            if self._ear:
-                asyncio.get_running_loop().remove_reader(self._ear)
-                self._ear.close()
-                self._ear = None
-                (self._run / "driver.sock").unlink(missing_ok=True)
-            if stop_tasks:
-                shutil.rmtree(self._run, ignore_errors=True)
-            self._opened = False
-            self._looking = None
+            try:
+                if stop_tasks and self._opened:
+                    await self._shut_down_agents()
+            finally:
+                await self._let_go(forget=stop_tasks)
+
+    async def _let_go(self, *, forget: bool) -> None:
+        """End what this process keeps for its tasks; with ``forget`` nobody will look for it again."""
+        for helper in (self._agents, self._algorithms):
+            if helper:
+                await helper.end()
+        self._agents = self._algorithms = None
+        if self._ear:
+            asyncio.get_running_loop().remove_reader(self._ear)
+            self._ear.close()
+            self._ear = None
+            (self._run / "driver.sock").unlink(missing_ok=True)
+        if forget:
+            shutil.rmtree(self._run, ignore_errors=True)
+        self._opened = False
+        self._looking = None
 
     # Helper processes.
 
@@ -410,7 +416,10 @@ class LocalDriver:
         self._running.pop(task_id, None)
 
     def _folders(self) -> list[TaskFolder]:
-        names = sorted(entry.name for entry in os.scandir(self._tasks) if entry.is_dir())
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._tasks) if entry.is_dir())
+        except FileNotFoundError:
+            return []  # somebody removed the data folder; there is nothing to look after any more
         return [task_folder(self._tasks, name) for name in names if not name.startswith(".")]
 
     def _find_tasks(self) -> None:
