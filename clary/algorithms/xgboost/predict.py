@@ -118,7 +118,7 @@ class _Answerer:
         media, _ = parse_content_type(content_type or CSV)
         try:
             if media == CSV:
-                return read_csv(body, "payload")
+                return read_csv(body, "payload").values
             if media == LIBSVM:
                 features = read_libsvm(body, "payload", label_optional=True).features
             elif media == RECORDIO:
