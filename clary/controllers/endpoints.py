@@ -153,7 +153,7 @@ def decide(seen: Observation) -> Decision:
     fresh = _advance_deployment(seen, made) if seen.wanted.number != seen.tried else []
     kept = _advance_serving(seen, made)
     replicas = [*fresh, *(each for each in kept if each.place not in {other.place for other in fresh})]
-    made.lives = {each.place: each.life for each in replicas}
+    made.lives = _lives_of_others(seen, made) | {each.place: each.life for each in replicas}
     for each in replicas:
         if each.task is None and each.may_start:
             made.start.append(Start(each.task_id, each.variant))
@@ -199,7 +199,8 @@ def _advance_serving(seen: Observation, made: Decision) -> list[_Replica]:
     if made.serving is None or made.applied is None:
         return []
     applied, desired = made.applied, seen.desired
-    if made.serving.number == seen.wanted.number and desired.number != applied.number:
+    # A deployment that failed is what was wanted last, and yet wishes are for the one that serves.
+    if made.tried == seen.wanted.number and desired.number != applied.number:
         replicas = _replicas(seen, made.serving, desired)
         failed = next(
             (
@@ -255,6 +256,20 @@ def _replica(seen: Observation, deployment: Deployment, variant: Variant, index:
     )
 
 
+def _lives_of_others(seen: Observation, made: Decision) -> dict[str, Life]:
+    """The next lives of replicas that are not wanted now, should they be wanted again."""
+    numbers = {seen.wanted.number, made.serving.number if made.serving else 0}
+    prefixes = tuple(f"serving-{seen.uid}-{number}-" for number in numbers)
+    lives = {place: life for place, life in seen.lives.items() if place.startswith(prefixes)}
+    for task_id in seen.tasks:
+        found = _TASK_ID.match(task_id)
+        if found and found.group(1).startswith(prefixes):
+            place, number = found.group(1), int(found.group(2)) + 1
+            if number > lives.get(place, Life()).number:
+                lives[place] = Life(number)
+    return lives
+
+
 def _pause(deaths: int) -> float:
     """Seconds before the next life: none after the first death."""
     if deaths <= 1:
@@ -279,7 +294,7 @@ def _count(wishes: Wishes, variant: Variant) -> int:
 def _weights(seen: Observation, made: Decision) -> Mapping[str, Wish]:
     """Weights count at once, also while instances are still being added."""
     assert made.serving is not None and made.applied is not None
-    scaling = made.serving.number == seen.wanted.number and made.applied.number != seen.desired.number
+    scaling = made.tried == seen.wanted.number and made.applied.number != seen.desired.number
     return (seen.desired if scaling else made.applied).variants
 
 

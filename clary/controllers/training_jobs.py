@@ -113,9 +113,9 @@ def _interrupted(task: TaskStatus) -> bool:
 
 def _after_break(seen: Observation, broken: Sequence[TaskStatus]) -> Decision:
     """The host that broke first says why: what the others say follows from it."""
-    first = min(broken, key=lambda task: task.transitions[-1].at if task.transitions else 0.0)
-    if seen.stop_requested and first.phase is TaskPhase.LOST:
+    if seen.stop_requested and all(task.phase is TaskPhase.LOST for task in broken):
         return Decision(ending="Stopped")  # it was to end, and has; what it had saved is gone
+    first = min(broken, key=lambda task: task.transitions[-1].at if task.transitions else 0.0)
     reason = _cause(first)
     if reason.startswith(INTERNAL) and seen.retries < seen.max_retries and not seen.stop_requested:
         return Decision(again="retry")

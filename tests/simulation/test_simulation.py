@@ -72,6 +72,22 @@ SCENARIOS: dict[str, tuple[list[Action], str | None]] = {
         ],
         None,
     ),
+    "an endpoint that is resized after a failed update": (
+        [
+            Action(0, "create_endpoint", "e", script="serves"),
+            Action(5, "update_endpoint", "e", script="is-broken"),
+            Action(15, "resize_endpoint", "e", count=2),
+        ],
+        None,
+    ),
+    "an endpoint that shrinks and grows again": (
+        [
+            Action(0, "create_endpoint", "e", script="serves", count=2),
+            Action(5, "resize_endpoint", "e", count=1),
+            Action(15, "resize_endpoint", "e", count=2),
+        ],
+        None,
+    ),
     "an endpoint whose replica dies": (
         [Action(0, "create_endpoint", "e", script="serves", count=2), Action(15, "lose", "e")],
         None,
