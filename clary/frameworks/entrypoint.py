@@ -65,14 +65,11 @@ def _run_python(base: Path, script: str, options: Sequence[str]) -> int:
     except SystemExit as end:
         if end.code is None or end.code == 0:
             return 0
-        if not isinstance(end.code, int):
-            print(end.code, file=sys.stderr)
-        number = end.code if isinstance(end.code, int) else 1
-        reason = "" if isinstance(end.code, int) else f": {end.code}"
-        _write_failure(
-            base, f"AlgorithmError: ExecuteUserScriptError: the script ended with exit code {number}{reason}"
-        )
-        return number
+        if isinstance(end.code, int):
+            return end.code  # the agent quotes the script's last line
+        print(end.code, file=sys.stderr)
+        _write_failure(base, f"AlgorithmError: ExecuteUserScriptError: {end.code}")
+        return 1
     except BaseException as error:  # noqa: BLE001 - the script is over: whatever ended it is told
         _print_own_traceback(error, code)
         _write_failure(base, f"AlgorithmError: ExecuteUserScriptError: {_told(error, code)}")

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--C", type=float, default=1.0)
+    parser.add_argument("-C", type=float, default=1.0)
     parser.add_argument("--model-dir", default=os.environ["SM_MODEL_DIR"])
     parser.add_argument("--train", default=os.environ["SM_CHANNEL_TRAIN"])
     arguments = parser.parse_args()
