@@ -31,6 +31,7 @@ from clary.serving.upstream import UpstreamConnection
 MAX_BODY_BYTES = 6 * 1024**2  # as the service model says
 BODY_SECONDS = 60.0
 INVOCATION_SECONDS = 60.0
+PATIENCE_SECONDS = 3.0  # with an endpoint none of whose model servers can be reached: it may be back
 STREAM_SECONDS = 480.0  # for a whole streamed reply
 HASH_IN_THREAD_BYTES = 256 * 1024  # hashing more than this would stall the loop
 LONGEST_HEADER = 1024
@@ -86,7 +87,6 @@ class Invocation:
         "_opened",
         "_received",
         "_stream_status",
-        "attempts",
         "cancelled",
         "connection",
         "deadline",
@@ -94,6 +94,7 @@ class Invocation:
         "endpoint_name",
         "instances",
         "operation",
+        "patient_until",
         "payload",
         "record",
         "request",
@@ -115,7 +116,6 @@ class Invocation:
         self.streams = operation == "InvokeEndpointWithResponseStream"
         self.payload = b""
         self.connection: UpstreamConnection | None = None
-        self.attempts = 0
         self.cancelled = False
         self.done = False
         self.record: EndpointRecord | None = None
@@ -124,6 +124,7 @@ class Invocation:
         self.sent_at: float | None = None
         self._received = self._began
         self.deadline = 0.0
+        self.patient_until = 0.0
         self._stream_status = 0
         self._http: HttpRequest | None = None
         self._opened: Opened | None = None
@@ -203,12 +204,21 @@ class Invocation:
                 Unavailable(f"The endpoint {self.endpoint_name} cannot answer now: {why}. Try again.")
             )
 
+    def hopeless(self, now: float) -> bool:
+        """Whether it waits for a replica, none is there, and it has been patient."""
+        return (
+            self.sent_at is None
+            and self.patient_until <= now
+            and self.variant is not None
+            and not self.variant.pool.replicas
+        )
+
     def expire(self) -> None:
         """The time is up."""
         if self.variant is not None:
             self.variant.pool.cancel(self)
         if self.sent_at is None:
-            self.unavailable("the request waited too long for a model server")
+            self.unavailable("no model server took the request in time")
         else:
             self._model_error(
                 0,
@@ -360,8 +370,9 @@ class InvocationApplication:
 
     def expire(self, now: float) -> None:
         """End what has taken too long. ``now`` is of ``time.monotonic``."""
-        for invocation in [each for each in self.running if each.deadline <= now]:
-            invocation.expire()
+        for invocation in list(self.running):
+            if invocation.deadline <= now or invocation.hopeless(now):
+                invocation.expire()
 
     def _identify(self, request: Request) -> Invocation:
         path = request.target.partition(b"?")[0]
@@ -418,12 +429,14 @@ class InvocationApplication:
         else:
             variant = record.choose()
             if variant is None:
-                raise Unavailable(f"No instance of the endpoint {key[2]} is healthy now. Try again.")
+                raise Unavailable(f"No variant of the endpoint {key[2]} has a weight. Name one.")
         invocation.variant = variant
         invocation.payload = payload
         invocation.instances = len(variant.pool.replicas)
         seconds = STREAM_SECONDS if invocation.streams else INVOCATION_SECONDS
-        invocation.deadline = time.monotonic() + seconds
+        now = time.monotonic()
+        invocation.deadline = now + seconds
+        invocation.patient_until = now + PATIENCE_SECONDS
         self.running.add(invocation)
         variant.pool.submit(invocation)
 

@@ -41,12 +41,14 @@ class EndpointRecord:
         self.key = key
         self.route = route
         self.variants = variants
-        # Variants without a replica are left out here, so that no request is lost on them.
-        self._chosen_from = [v for v in variants.values() if v.weight > 0 and v.pool.replicas]
+        # Variants without a replica are left out here, so that no request is lost on them. If none has any,
+        # requests wait a moment, for instances may be coming back.
+        weighted = [variant for variant in variants.values() if variant.weight > 0]
+        self._chosen_from = [variant for variant in weighted if variant.pool.replicas] or weighted
         self._cumulative = list(accumulate(v.weight for v in self._chosen_from))
 
     def choose(self) -> VariantRecord | None:
-        """A variant by weight; ``None`` if none can answer."""
+        """A variant by weight; ``None`` if none has any."""
         chosen_from = self._chosen_from
         if len(chosen_from) == 1:
             return chosen_from[0]

@@ -21,8 +21,7 @@ MAX_IDLE_PER_REPLICA = 64
 MAX_REPLY_BYTES = 25 * 1024**2
 MAX_REPLY_HEADERS = 128
 CONNECT_SECONDS = 5.0
-SPARE_SECONDS = 0.25  # a replica that refused a connection is tried again after this
-MAX_ATTEMPTS = 3  # to connect; nothing was sent before
+SPARE_SECONDS = 0.2  # a replica that refused a connection is spared for so long
 
 
 class Ticket(Protocol):
@@ -31,8 +30,8 @@ class Ticket(Protocol):
     payload: bytes  # head and body, ready to be written
     streams: bool  # pieces of the reply are wanted as they come
     connection: UpstreamConnection | None
-    attempts: int
     cancelled: bool
+    patient_until: float  # of ``time.monotonic``: how long it may wait for a replica that can be reached
 
     def sent(self) -> None:
         """The request is being written."""
@@ -258,11 +257,12 @@ class Replica:
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             self.in_flight -= 1
             self.spare_until = time.monotonic() + SPARE_SECONDS
-            ticket.attempts += 1
             if ticket.cancelled:
                 pass
-            elif ticket.attempts < MAX_ATTEMPTS:
-                pool.submit(ticket)
+            elif time.monotonic() < ticket.patient_until:
+                # Nothing was sent: another replica may take it, or this one when it is back.
+                later = 0.0 if pool.has_other(self) else SPARE_SECONDS
+                loop.call_later(later, pool.submit, ticket)
             else:
                 ticket.unavailable(f"no model server could be reached: {error or type(error).__name__}")
             pool.pump()
@@ -288,12 +288,15 @@ class VariantPool:
         self.waiting: deque[Ticket] = deque()
 
     def submit(self, ticket: Ticket) -> None:
-        """Send ``ticket`` to the replica with the fewest requests in flight, or let it wait its turn."""
+        """Send ``ticket`` to the replica with the fewest requests in flight, or let it wait its turn.
+
+        While no replica is healthy it waits for one; whoever sent it says for how long.
+        """
+        if ticket.cancelled:
+            return
         replica = None if self.waiting else self._free_replica()
         if replica is not None:
             replica.take(ticket, self)
-        elif not self.replicas:
-            ticket.unavailable("no instance of the variant is healthy")
         elif len(self.waiting) >= MAX_WAITING:
             ticket.unavailable(f"{MAX_WAITING} requests wait already")
         else:
@@ -307,10 +310,13 @@ class VariantPool:
                 continue
             replica = self._free_replica()
             if replica is None:
-                if not self.replicas:
-                    self.abandon()
                 return
             replica.take(self.waiting.popleft(), self)
+
+    def has_other(self, replica: Replica) -> bool:
+        """Whether a request may be sent to another replica than ``replica``, which failed."""
+        now = time.monotonic()
+        return any(each is not replica and each.spare_until <= now for each in self.replicas)
 
     def cancel(self, ticket: Ticket) -> None:
         """Nobody wants the reply any more."""
