@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
-from clary.algorithms.algorithm import check_hyperparameters, get_algorithm
-from clary.algorithms.faults import ClientError
-from clary.algorithms.job import base_directory, read_job
+from clary.algorithms.algorithm import AlgorithmSpec, check_hyperparameters, get_algorithm
+from clary.algorithms.faults import ClientError, NothingTrained
+from clary.algorithms.job import Job, base_directory, processors, read_job
 
-LONGEST_FAILURE = 1024
+LONGEST_FAILURE = 1024  # characters of a FailureReason
+LARGEST_BODY_MEGABYTES = 6
+_TERMINATED = 128 + signal.SIGTERM
 
 # (body, content type, accept) to (status, body, content type)
 Predictor = Callable[[bytes, str, str], tuple[int, bytes, str]]
@@ -22,46 +26,102 @@ def main(arguments: Sequence[str]) -> int:
     """``train ALGORITHM [VERSION]`` under ``SAGEMAKER_BASE_DIR``; returns the exit code.
 
     A failure leaves its cause in ``output/failure``: ``ClientError`` for what the caller can mend,
-    ``AlgorithmError`` with exception, file and line for the rest.
+    ``AlgorithmError`` with exception, file and line for the rest. A job that is told to stop (SIGTERM) keeps
+    what it has trained and ends with 0; if that is nothing, as SIGTERM ends any program.
     """
-    command, name = arguments[0], arguments[1]
+    command, name, *version = arguments
     if command != "train":
         raise ValueError(f"the algorithm can train, not '{command}'")
     base = base_directory()
+    spec = get_algorithm(name)
     try:
         job = read_job(base)
         job.stop_on_sigterm()
-        errors = check_hyperparameters(get_algorithm(name), job.hyperparameters)
-        if errors:
-            raise ClientError("; ".join(errors))
+        job.log(f"Training {spec.title}{f' (image version {version[0]})' if version else ''}")
+        _check(spec, job)
         job.model.mkdir(parents=True, exist_ok=True)
-        importlib.import_module(f"clary.algorithms.{name}.train").train(job)
+        _module(spec, "train").train(job)
         return 0
     except ClientError as error:
         print(f"ClientError: {error}", file=sys.stderr, flush=True)
         _write_failure(base, f"ClientError: {error}")
-    except MemoryError:
-        _write_failure(base, "AlgorithmError: out of memory")
-        traceback.print_exc()
+    except NothingTrained:
+        print("Told to stop before anything was trained", file=sys.stderr, flush=True)
+        return _TERMINATED
     except Exception as error:  # noqa: BLE001 - the end of the process: whatever it is, it is told
         traceback.print_exc()
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        _write_failure(
-            base, f"AlgorithmError: {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
-        )
+        _write_failure(base, f"AlgorithmError: {_told(error)}")
     return 1
 
 
 def load_predictor(algorithm: str, model_directory: Path) -> Predictor:
-    """A function that answers requests with the model in ``model_directory``. Raises what loading raises."""
-    module = importlib.import_module(f"clary.algorithms.{algorithm}.predict")
-    predictor: Predictor = module.load(model_directory)
+    """A function that answers requests with the model in ``model_directory``; threads may share it.
+
+    Raises `ClientError` for a model that will not do, and what else loading raises.
+    """
+    predictor: Predictor = _module(get_algorithm(algorithm), "predict").load(model_directory)
     return predictor
 
 
+def execution_parameters(algorithm: str) -> Mapping[str, object]:
+    """What a batch transform should do where the caller does not say; see ``GET /execution-parameters``."""
+    get_algorithm(algorithm)
+    return {
+        "MaxConcurrentTransforms": processors(),
+        "BatchStrategy": "MULTI_RECORD",
+        "MaxPayloadInMB": LARGEST_BODY_MEGABYTES,
+    }
+
+
+def _check(spec: AlgorithmSpec, job: Job) -> None:
+    """What can be said before any data is read. Raises `ClientError`."""
+    errors = check_hyperparameters(spec, job.hyperparameters)
+    if errors:
+        raise ClientError("; ".join(errors))
+    for channel in spec.channels:
+        if channel.required and channel.name not in job.input_config:
+            given = ", ".join(sorted(job.input_config)) or "none"
+            raise ClientError(f"The job needs a channel '{channel.name}'; it has: {given}.")
+    unknown = sorted(set(job.input_config) - {channel.name for channel in spec.channels})
+    if unknown:
+        known = ", ".join(channel.name for channel in spec.channels)
+        raise ClientError(f"{spec.title} has no channel '{unknown[0]}'; its channels are: {known}.")
+    if len(job.hosts) > spec.most_instances:
+        raise ClientError(
+            f"{spec.title} trains on {spec.most_instances} instance(s) here; the job has {len(job.hosts)}."
+        )
+
+
+def _module(spec: AlgorithmSpec, part: str) -> ModuleType:
+    """The algorithm's ``train`` or ``predict``. Raises `ClientError` if its libraries are not installed."""
+    folder = spec.name.replace("-", "_")
+    try:
+        return importlib.import_module(f"clary.algorithms.{folder}.{part}")
+    except ModuleNotFoundError as error:
+        if spec.extra and not (error.name or "").startswith("clary"):
+            raise ClientError(
+                f"{spec.title} needs the library {error.name}: pip install 'clary[{spec.extra}]'."
+            ) from error
+        raise
+
+
+def _told(error: BaseException) -> str:
+    """``ValueError: too few (train.py:12)``, the place where it was raised."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
 def _write_failure(base: Path, message: str) -> None:
-    folder = base / "output"
-    folder.mkdir(parents=True, exist_ok=True)
-    failure = folder / "failure"
-    if not failure.exists():
-        failure.write_text(message[:LONGEST_FAILURE], encoding="utf-8")
+    """Leave the cause for the platform; a cause that is there already stays."""
+    failure = base / "output" / "failure"
+    try:
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        with failure.open("x", encoding="utf-8") as file:
+            file.write(message[:LONGEST_FAILURE])
+    except FileExistsError:
+        pass
+    except OSError as error:
+        print(f"{failure} cannot be written: {error}", file=sys.stderr)

@@ -7,6 +7,10 @@ class ClientError(Exception):
     """The caller's data or hyperparameters will not do; the message names what and where."""
 
 
+class NothingTrained(Exception):
+    """The job was told to stop before there was anything worth keeping."""
+
+
 class PredictionRefused(Exception):
     """A request cannot be answered; ``status`` is the HTTP status that says why."""
 

@@ -10,41 +10,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clary.algorithms.faults import ClientError
+
 BASE_DIRECTORY = "/opt/ml"
+DEFAULT_CHECKPOINTS = "/opt/ml/checkpoints"
 
 
 def base_directory() -> Path:
     return Path(os.environ.get("SAGEMAKER_BASE_DIR", BASE_DIRECTORY))
 
 
+def processors() -> int:
+    """How many processors the task may use."""
+    for name in ("SM_NUM_CPUS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "")
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass
 class Job:
-    """One training run. ``hyperparameters`` are text; ``input_config`` is by channel."""
+    """One training run. ``hyperparameters`` are text; ``input_config`` is by channel.
+
+    ``checkpoints`` is where checkpoints go; ``None`` if the caller wants none. ``stop_requested`` becomes
+    true when the job is told to end; an algorithm looks at it now and then.
+    """
 
     base: Path
     hyperparameters: Mapping[str, str]
-    input_config: Mapping[str, Mapping[str, str]]
-    hosts: list[str]
-    current_host: str
-    stop_requested: bool = field(default=False)
+    input_config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    hosts: list[str] = field(default_factory=lambda: ["algo-1"])
+    current_host: str = "algo-1"
+    checkpoints: Path | None = None
+    stop_requested: bool = False
 
     @property
     def model(self) -> Path:
         return self.base / "model"
 
     @property
-    def checkpoints(self) -> Path:
-        return self.base / "checkpoints"
-
-    @property
-    def threads(self) -> int:
-        """How many processors the job may use."""
-        return max(1, int(os.environ.get("SM_NUM_CPUS") or len(os.sched_getaffinity(0))))
+    def output_data(self) -> Path:
+        return self.base / "output" / "data"
 
     def channel(self, name: str) -> Path | None:
         """The folder of a channel; ``None`` if the job has no such channel."""
-        folder = self.base / "input" / "data" / name
-        return folder if name in self.input_config else None
+        return self.base / "input" / "data" / name if name in self.input_config else None
 
     def log(self, line: str) -> None:
         print(line, flush=True)
@@ -59,18 +70,31 @@ class Job:
 
 
 def read_job(base: Path) -> Job:
-    """The job described by the files of ``base/input/config``. Raises ``OSError`` or ``ValueError``."""
+    """The job that the files of ``base/input/config`` describe. Raises `ClientError` naming a broken one."""
     config = base / "input" / "config"
 
     def load(name: str) -> dict[str, Any]:
         path = config / name
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        try:
+            document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError as error:
+            raise ClientError(f"{path} is not JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise ClientError(f"{path} must hold a JSON object.")
+        return document
 
     resources = load("resourceconfig.json")
+    checkpoints = None
+    if (config / "checkpointconfig.json").exists():
+        local = str(load("checkpointconfig.json").get("LocalPath") or DEFAULT_CHECKPOINTS)
+        # The contract's paths are those of a container: elsewhere they are below the base directory.
+        inside = Path(local).is_relative_to(BASE_DIRECTORY)
+        checkpoints = base / Path(local).relative_to(BASE_DIRECTORY) if inside else Path(local)
     return Job(
         base=base,
         hyperparameters={name: str(value) for name, value in load("hyperparameters.json").items()},
         input_config=load("inputdataconfig.json"),
         hosts=list(resources.get("hosts", ["algo-1"])),
         current_host=str(resources.get("current_host", "algo-1")),
+        checkpoints=checkpoints,
     )

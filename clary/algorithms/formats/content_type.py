@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from clary.algorithms.faults import ClientError
 
@@ -36,3 +36,21 @@ def label_size(parameters: Mapping[str, str], default: int) -> int:
     if not value.isdecimal():
         raise ClientError(f"The content type's label_size must be a whole number, not '{value}'.")
     return int(value)
+
+
+def accepted_type(accept: str, offered: Sequence[str], default: str) -> str | None:
+    """The first media type of an Accept header that is offered; ``None`` if there is none.
+
+    An empty header and ``*/*`` mean ``default``, ``application/*`` the first of its kind.
+    """
+    for item in (accept or "*/*").split(","):
+        media, parameters = parse_content_type(item)
+        if parameters.get("q") in ("0", "0.0"):
+            continue
+        if media in ("", "*/*"):
+            media = parse_content_type(default)[0]
+        family = media.removesuffix("*")
+        for each in offered:
+            if each == media or (media.endswith("/*") and each.startswith(family)):
+                return each
+    return None

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy
 import numpy.typing
@@ -20,6 +21,9 @@ from clary.algorithms.formats.csv import Lines, Matrix, line_pieces
 
 HIGHEST_INDEX = 2**31 - 2
 _LONGEST_SHOWN = 50
+# What a row without a weight or a group has, in a file where others have one.
+_WEIGHT, _GROUP = numpy.ones(1, numpy.float32), numpy.zeros(1, numpy.int64)
+Column = TypeVar("Column", Matrix, Lines)
 _SPACE = numpy.zeros(256, bool)
 _SPACE[[9, 10, 11, 12, 13, 32]] = True
 _COLON_TO_SPACE = bytes.maketrans(b":\n\r\t\v\f", b"      ")
@@ -69,6 +73,7 @@ def read_libsvm(data: bytes, name: str, *, label_optional: bool = False) -> Libs
     if not parts:
         raise ClientError(f"{name}: the file holds no rows.")
     counts = numpy.concatenate([numpy.diff(part.starts) for part in parts])
+    lengths = [len(part.labels) for part in parts]
     indices = numpy.concatenate([part.indices for part in parts])
     features = csr_matrix(
         (
@@ -82,18 +87,18 @@ def read_libsvm(data: bytes, name: str, *, label_optional: bool = False) -> Libs
         features,
         numpy.concatenate([part.labels for part in parts]),
         numpy.concatenate([part.lines for part in parts]),
-        _optional([part.weights for part in parts], [len(part.labels) for part in parts], 1.0),
-        _optional([part.groups for part in parts], [len(part.labels) for part in parts], 0),
+        _optional([part.weights for part in parts], lengths, _WEIGHT),
+        _optional([part.groups for part in parts], lengths, _GROUP),
     )
 
 
-def _optional(columns: list[Matrix | None], lengths: list[int], default: float) -> Matrix | None:
+def _optional(columns: Sequence[Column | None], lengths: Sequence[int], default: Column) -> Column | None:
     """The parts of a column one after the other, ``default`` where a part has none; ``None`` if none has."""
     if all(column is None for column in columns):
         return None
     return numpy.concatenate(
         [
-            numpy.full(length, default, numpy.float32) if column is None else column
+            numpy.repeat(default, length) if column is None else column
             for column, length in zip(columns, lengths, strict=True)
         ]
     )
@@ -184,16 +189,15 @@ def _read_carefully(data: bytes, name: str, first_line: int, label_optional: boo
         indices=numpy.array(indices, numpy.int64),
         values=numpy.array(values, numpy.float32),
         lines=numpy.array(lines, numpy.int64),
-        weights=_column(weights, 1.0),
-        groups=_column(groups, 0),
+        weights=_column(weights, _WEIGHT),
+        groups=_column(groups, _GROUP),
     )
 
 
-def _column(found: Sequence[float | None], default: float) -> Matrix | None:
+def _column(found: Sequence[float | None], default: Column) -> Column | None:
     if all(each is None for each in found):
         return None
-    kind = numpy.float32 if isinstance(default, float) else numpy.int64
-    return numpy.array([default if each is None else each for each in found], kind)
+    return numpy.array([default[0] if each is None else each for each in found], default.dtype)
 
 
 def _number(text: str, what: str) -> float:

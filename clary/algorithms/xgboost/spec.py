@@ -16,6 +16,7 @@ from clary.algorithms.algorithm import (
     Tunable,
 )
 
+MODEL_NAME = "xgboost-model"
 VERSIONS = ("0.90-1", "0.90-2", "1.0-1", "1.2-1", "1.2-2", "1.3-1", "1.5-1", "1.7-1", "3.0-5")
 CONTENT_TYPES = (
     "text/libsvm", "text/x-libsvm", "libsvm", "text/csv", "csv", "application/x-parquet", "parquet",
