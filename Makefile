@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-fast lint docs clean
 
 demo: $(VENV)/.ready $(CACHE)/environments/quickstart/.ready
-	@$(BIN)/python -m clary.clients.demo $(CACHE)/environments/quickstart/bin/python examples/quickstart.py
+	@SAGEMAKER_SUPPRESS_V2_WARNING=1 $(BIN)/python -m clary.clients.demo $(CACHE)/environments/quickstart/bin/python examples/quickstart.py
 
 test: lint $(VENV)/.ready-test
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGUMENTS)
