@@ -25,6 +25,7 @@ from clary.protocol.wire import Headers, HttpRequest
 from clary.resources.arn import PARTITION
 from clary.serving.http_server import Reply, Request
 from clary.serving.keys import GatewayKeyRing, GatewayKeys
+from clary.serving.quick_signature import KnownKey, QuickClaim, QuickSignatures
 from clary.serving.routing_table import EMPTY, EndpointKey, EndpointRecord, RoutingTable, VariantRecord
 from clary.serving.upstream import UpstreamConnection
 
@@ -85,6 +86,7 @@ class Invocation:
         "_began",
         "_http",
         "_opened",
+        "_quick",
         "_received",
         "_stream_status",
         "cancelled",
@@ -128,11 +130,33 @@ class Invocation:
         self._stream_status = 0
         self._http: HttpRequest | None = None
         self._opened: Opened | None = None
+        self._quick: QuickClaim | None = None
 
     # In.
 
-    def open(self, authenticator: Authenticator) -> None:
+    def open(self, authenticator: Authenticator, quick: QuickSignatures) -> None:
         """Who claims to call. Raises `Fault`."""
+        request = self.request
+        self._quick = quick.open(request.method, request.target, request.headers)
+        if self._quick is None:
+            self._open_fully(authenticator)
+
+    def check(self, digest: str, authenticator: Authenticator, quick: QuickSignatures) -> tuple[str, str]:
+        """Compare the signature; the account and region it is for. Raises `Fault`."""
+        if self._quick is not None and self._quick.check(digest):
+            key = self._quick.claim.key
+            return key.account, key.region
+        if self._opened is None:
+            self._open_fully(authenticator)
+        assert self._opened is not None and self._http is not None
+        opened = self._opened
+        opened.check(self._http, digest)
+        if opened.signature is not None and opened.key is not None and opened.key.secret is not None:
+            known = KnownKey(opened.caller.account, opened.region, opened.key.secret, opened.key.expires_at)
+            quick.learn(self.request.headers, known)
+        return opened.caller.account, opened.region
+
+    def _open_fully(self, authenticator: Authenticator) -> None:
         request = self.request
         path, _, query = request.target.decode("latin-1").partition("?")
         self._http = HttpRequest(
@@ -143,12 +167,6 @@ class Invocation:
             body=_NO_BODY,
         )
         self._opened = at_once(authenticator.open(self._http, "rest-json", "sagemaker"))
-
-    def check(self, digest: str) -> tuple[str, str]:
-        """Compare the signature; the account and region it is for. Raises `Fault`."""
-        assert self._opened is not None and self._http is not None
-        self._opened.check(self._http, digest)
-        return self._opened.caller.account, self._opened.region
 
     # The ticket's side.
 
@@ -321,9 +339,11 @@ class InvocationApplication:
         self.running: set[Invocation] = set()
         self._clock = clock
         self._authenticator: Authenticator | None = None
+        self._quick = QuickSignatures(clock)
 
     def take_keys(self, keys: GatewayKeys) -> None:
         """Check signatures against ``keys`` from now on."""
+        self._quick = QuickSignatures(self._clock)  # what it knew may count no more
         self._authenticator = Authenticator(
             GatewayKeyRing(keys),
             self._clock,
@@ -338,7 +358,7 @@ class InvocationApplication:
             invocation = self._identify(request)
             if self._authenticator is None:
                 raise Unavailable("The gateway is starting: try again.")
-            invocation.open(self._authenticator)
+            invocation.open(self._authenticator, self._quick)
         except Fault as fault:
             invocation = invocation or Invocation(self, request, "", "")
             return invocation.refusal(fault)
@@ -397,7 +417,8 @@ class InvocationApplication:
         if invocation.done:
             return  # the client left while its body was hashed
         try:
-            account, region = invocation.check(digest)
+            assert self._authenticator is not None
+            account, region = invocation.check(digest, self._authenticator, self._quick)
             self._dispatch(invocation, (account, region, invocation.endpoint_name))
         except Fault as fault:
             invocation.refuse(fault)
