@@ -58,6 +58,15 @@ def create_job(server: ServerProcess, name: str, rounds: int) -> None:
     )
 
 
+def endpoint_is_there(client) -> bool:
+    try:
+        client.describe_endpoint(EndpointName="endpoint")
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == "ValidationException"
+        return False
+    return True
+
+
 def test_fifty_kills_lose_nothing_run_nothing_twice_and_leave_nothing_behind(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     print(f"seed {SEED}")
@@ -154,10 +163,13 @@ def test_fifty_kills_lose_nothing_run_nothing_twice_and_leave_nothing_behind(tmp
         )
         assert 0 <= float(answer["Body"].read()) <= 1
         client.delete_endpoint(EndpointName="endpoint")
+        while endpoint_is_there(client):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert list((server.data / "tasks").iterdir()) == []
     finally:
         server.stop()
     assert server.processes() == {}
-    assert list((server.data / "tasks").iterdir()) == []
 
 
 def test_an_endpoint_answers_while_the_server_is_dead(tmp_path: Path) -> None:
