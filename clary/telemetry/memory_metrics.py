@@ -37,11 +37,13 @@ class MemoryMetricStore:
         namespace: str | None = None,
         name: str | None = None,
         dimensions: Mapping[str, str | None] | None = None,
+        active_since: float | None = None,
     ) -> Sequence[Series]:
         found: list[Series] = []
-        for of, _ in self._points:
+        for of, point in self._points:
             if (
                 of not in found
+                and (active_since is None or point.at >= active_since)
                 and (of.account, of.region) == (account, region)
                 and namespace in (None, of.namespace)
                 and name in (None, of.name)

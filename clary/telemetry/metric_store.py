@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+KEPT_SECONDS = 455 * 86_400.0  # CloudWatch's fifteen months
+
 
 @dataclass(frozen=True)
 class Series:
@@ -35,8 +37,10 @@ class Point:
 
 
 class MetricStore(Protocol):
+    """Keeps points at least `KEPT_SECONDS` long, as finely as they came."""
+
     async def put(self, points: Sequence[tuple[Series, Point]]) -> None:
-        """Append, durably. Points of a series may come in any order of time."""
+        """Append, all or none. They outlive a crash of the process. Times may come in any order."""
 
     async def points(self, series: Series, *, start: float, end: float) -> Sequence[Point]:
         """Points with ``start`` <= at < ``end``, by time, then in the order they were put."""
@@ -54,7 +58,12 @@ class MetricStore(Protocol):
         namespace: str | None = None,
         name: str | None = None,
         dimensions: Mapping[str, str | None] | None = None,
+        active_since: float | None = None,
     ) -> Sequence[Series]:
-        """Series that match; a dimension given with ``None`` must be there with any value."""
+        """Series that match, by namespace and name; those with a point at or after ``active_since``.
 
-    async def close(self) -> None: ...
+        A dimension given with ``None`` must be there with any value.
+        """
+
+    async def close(self) -> None:
+        """Finish what is in flight and let go of files and threads."""

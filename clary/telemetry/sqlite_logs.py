@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import heapq
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from clary.clock import Clock, SystemClock
 from clary.faults import InUse, NotFound
 from clary.telemetry.database import TelemetryDatabase
-from clary.telemetry.log_store import LogEvent, LogGroup, LogStream
+from clary.telemetry.log_store import (
+    EVENT_OVERHEAD_BYTES,
+    MAX_BYTES_OF_A_PAGE,
+    MAX_EVENTS_OF_A_PAGE,
+    MAX_EVENTS_SEARCHED,
+    Found,
+    LogEvent,
+    LogGroup,
+    LogStream,
+)
 
-_PRUNE_BATCH = 10_000
+EXPIRE_EVERY_MILLISECONDS = 3_600_000
+EXPIRE_AT_ONCE = 10_000  # events that one write may have to drop
+_DAY_MILLISECONDS = 86_400_000
+_GROUP_COLUMNS = (
+    "name, created_at, retention_days,"
+    " (SELECT coalesce(sum(bytes), 0) FROM streams WHERE group_id = groups.id), class, kms_key_id, tags"
+)
+# The size of an event as CloudWatch counts it.
+_SIZE = f"length(CAST(message AS BLOB)) + {EVENT_OVERHEAD_BYTES}"
 
 
 class SqliteLogStore:
@@ -19,18 +39,29 @@ class SqliteLogStore:
     def __init__(self, database: TelemetryDatabase, clock: Clock | None = None) -> None:
         self._database = database.share()
         self._clock = clock or SystemClock()
+        self._expire_next = 0  # when to look for events to drop
 
     def _now(self) -> int:
         return int(self._clock.now() * 1000)
 
-    async def create_group(self, account: str, region: str, group: str) -> None:
-        now = self._now()
+    async def create_group(
+        self,
+        account: str,
+        region: str,
+        group: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        log_class: str = "STANDARD",
+        kms_key_id: str | None = None,
+    ) -> None:
+        values = (account, region, group, self._now(), json.dumps(dict(tags or {})), log_class, kms_key_id)
 
         def work(connection: sqlite3.Connection) -> None:
             try:
                 connection.execute(
-                    "INSERT INTO groups (account, region, name, created_at) VALUES (?, ?, ?, ?)",
-                    (account, region, group, now),
+                    "INSERT INTO groups (account, region, name, created_at, tags, class, kms_key_id)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    values,
                 )
             except sqlite3.IntegrityError:
                 raise InUse(
@@ -60,33 +91,38 @@ class SqliteLogStore:
         self, account: str, region: str, group: str, stream: str, events: Sequence[tuple[int, str]]
     ) -> None:
         now = self._now()
+        # A lone surrogate, which JSON can carry, has no UTF-8.
+        rows = [(timestamp, message.encode("utf-8", "replace").decode()) for timestamp, message in events]
 
         def work(connection: sqlite3.Connection) -> None:
-            group_id = _group(connection, account, region, group)
-            stream_id = _stream(connection, group_id, stream)
+            stream_id = _stream(connection, _group(connection, account, region, group), stream)
             connection.executemany(
                 "INSERT INTO events (stream_id, timestamp, ingested_at, message) VALUES (?, ?, ?, ?)",
-                [(stream_id, timestamp, now, message) for timestamp, message in events],
+                [(stream_id, timestamp, now, message) for timestamp, message in rows],
             )
-            times = [timestamp for timestamp, _ in events]
-            if times:
+            if rows:
+                first, last = min(rows)[0], max(rows)[0]
+                size = sum(len(message.encode()) + EVENT_OVERHEAD_BYTES for _, message in rows)
                 connection.execute(
                     "UPDATE streams SET first_event_at = min(coalesce(first_event_at, ?), ?),"
                     " last_event_at = max(coalesce(last_event_at, ?), ?), last_ingestion_at = ?,"
                     " bytes = bytes + ? WHERE id = ?",
-                    (
-                        min(times),
-                        min(times),
-                        max(times),
-                        max(times),
-                        now,
-                        sum(len(message.encode("utf-8", "replace")) + 26 for _, message in events),
-                        stream_id,
-                    ),
+                    (first, first, last, last, now, size, stream_id),
                 )
-            _prune(connection, group_id, stream_id, now)
+            if now >= self._expire_next:
+                dropped = _expire(connection, now)
+                self._expire_next = now if dropped == EXPIRE_AT_ONCE else now + EXPIRE_EVERY_MILLISECONDS
 
         await self._database.write(work)
+
+    async def group(self, account: str, region: str, group: str) -> LogGroup:
+        row = await self._database.read(
+            lambda connection: connection.execute(
+                f"SELECT {_GROUP_COLUMNS} FROM groups WHERE id = ?",
+                (_group(connection, account, region, group),),
+            ).fetchone()
+        )
+        return _log_group(account, region, row)
 
     async def groups(
         self,
@@ -100,14 +136,12 @@ class SqliteLogStore:
     ) -> Sequence[LogGroup]:
         rows = await self._database.read(
             lambda connection: connection.execute(
-                "SELECT name, created_at, retention_days,"
-                " (SELECT coalesce(sum(bytes), 0) FROM streams WHERE group_id = groups.id) FROM groups"
-                " WHERE account = ? AND region = ? AND name > ? AND substr(name, 1, ?) = ?"
-                " AND instr(lower(name), ?) > 0 ORDER BY name LIMIT ?",
-                (account, region, after, len(prefix), prefix, pattern.lower(), limit),
+                f"SELECT {_GROUP_COLUMNS} FROM groups WHERE account = ? AND region = ? AND name > ?"
+                " AND substr(name, 1, ?) = ? AND instr(name, ?) > 0 ORDER BY name LIMIT ?",
+                (account, region, after, len(prefix), prefix, pattern, limit),
             ).fetchall()
         )
-        return [LogGroup(account, region, *row) for row in rows]
+        return [_log_group(account, region, row) for row in rows]
 
     async def streams(
         self,
@@ -118,18 +152,21 @@ class SqliteLogStore:
         prefix: str = "",
         by_last_event: bool = False,
         descending: bool = False,
-        offset: int = 0,
+        after: tuple[int, str] | None = None,
         limit: int = 50,
     ) -> Sequence[LogStream]:
-        order = "DESC" if descending else "ASC"
-        column = "coalesce(last_event_at, 0)" if by_last_event else "name"
+        order, sign = ("DESC", "<") if descending else ("ASC", ">")
+        columns = ["coalesce(last_event_at, 0)", "name"] if by_last_event else ["name"]
+        place: tuple[object, ...] = () if after is None else after[-len(columns) :]
+        marks = ", ".join("?" * len(columns))
+        beyond = f"AND ({', '.join(columns)}) {sign} ({marks})" if place else ""
+        by = ", ".join(f"{column} {order}" for column in columns)
 
         def work(connection: sqlite3.Connection) -> list[LogStream]:
             rows = connection.execute(
                 "SELECT name, created_at, first_event_at, last_event_at, last_ingestion_at FROM streams"
-                f" WHERE group_id = ? AND substr(name, 1, ?) = ? ORDER BY {column} {order}, name {order}"
-                " LIMIT ? OFFSET ?",
-                (_group(connection, account, region, group), len(prefix), prefix, limit, offset),
+                f" WHERE group_id = ? AND substr(name, 1, ?) = ? {beyond} ORDER BY {by} LIMIT ?",
+                (_group(connection, account, region, group), len(prefix), prefix, *place, limit),
             )
             return [LogStream(group, *row) for row in rows]
 
@@ -140,46 +177,80 @@ class SqliteLogStore:
         account: str,
         region: str,
         group: str,
-        streams: Sequence[str],
+        stream: str,
         *,
         start: int | None = None,
         end: int | None = None,
         after_position: int | None = None,
         before_position: int | None = None,
         newest_first: bool = False,
-        limit: int = 10_000,
+        limit: int = MAX_EVENTS_OF_A_PAGE,
     ) -> Sequence[LogEvent]:
+        where, values = _conditions(
+            ("timestamp >= ?", start),
+            ("timestamp < ?", end),
+            ("position > ?", after_position),
+            ("position < ?", before_position),
+        )
+
         def work(connection: sqlite3.Connection) -> list[LogEvent]:
-            group_id = _group(connection, account, region, group)
-            conditions, values = ["streams.group_id = ?"], [group_id]  # type: list[str], list[object]
-            if streams:
-                ids = [_stream(connection, group_id, name) for name in streams]
-                conditions.append(f"stream_id IN ({', '.join('?' * len(ids))})")
-                values += ids
-            for condition, value in (
-                ("timestamp >= ?", start),
-                ("timestamp < ?", end),
-                ("position > ?", after_position),
-                ("position < ?", before_position),
-            ):
-                if value is not None:
-                    conditions.append(condition)
-                    values.append(value)
-            order = "DESC" if newest_first else "ASC"
+            stream_id = _stream(connection, _group(connection, account, region, group), stream)
             rows = connection.execute(
-                "SELECT streams.name, timestamp, message, ingested_at, position FROM events"
-                " JOIN streams ON streams.id = stream_id"
-                f" WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?",
-                (*values, limit),
+                "SELECT timestamp, message, ingested_at, position FROM events INDEXED BY events_of_stream"
+                f" WHERE stream_id = ?{where} ORDER BY position {'DESC' if newest_first else 'ASC'} LIMIT ?",
+                (stream_id, *values, limit),
             )
-            return [LogEvent(*row) for row in rows]
+            events: list[LogEvent] = []
+            room = MAX_BYTES_OF_A_PAGE
+            for row in rows:
+                event = LogEvent(stream, *row)
+                room -= _size(event)
+                if room < 0 and events:
+                    break
+                events.append(event)
+            return events
 
         return await self._database.read(work)
 
+    async def search(
+        self,
+        account: str,
+        region: str,
+        group: str,
+        *,
+        streams: Sequence[str] = (),
+        prefix: str = "",
+        start: int | None = None,
+        end: int | None = None,
+        after: tuple[int, int] | None = None,
+        newest_first: bool = False,
+        matches: Callable[[str], bool] | None = None,
+        limit: int = MAX_EVENTS_OF_A_PAGE,
+    ) -> Found:
+        def work(connection: sqlite3.Connection) -> Found:
+            group_id = _group(connection, account, region, group)
+            for name in streams:
+                _stream(connection, group_id, name)
+            found: list[LogEvent] = []
+            room, place = MAX_BYTES_OF_A_PAGE, after
+            merged = _by_time(connection, group_id, streams, prefix, start, end, after, newest_first)
+            for looked_at, event in enumerate(merged):
+                chosen = matches is None or matches(event.message)
+                if looked_at == MAX_EVENTS_SEARCHED or (
+                    chosen and (len(found) == limit or (found and room < _size(event)))
+                ):
+                    return Found(found, place)
+                if chosen:
+                    found.append(event)
+                    room -= _size(event)
+                place = (event.timestamp, event.position)
+            return Found(found, None)
+
+        return await self._database.read(lambda connection: _of_one_moment(connection, work))
+
     async def delete_stream(self, account: str, region: str, group: str, stream: str) -> None:
         def work(connection: sqlite3.Connection) -> None:
-            group_id = _group(connection, account, region, group)
-            stream_id = _stream(connection, group_id, stream)
+            stream_id = _stream(connection, _group(connection, account, region, group), stream)
             connection.execute("DELETE FROM events WHERE stream_id = ?", (stream_id,))
             connection.execute("DELETE FROM streams WHERE id = ?", (stream_id,))
 
@@ -204,9 +275,40 @@ class SqliteLogStore:
                 (days, _group(connection, account, region, group)),
             )
         )
+        self._expire_next = 0
+
+    async def change_tags(
+        self,
+        account: str,
+        region: str,
+        group: str,
+        change: Callable[[Mapping[str, str]], Mapping[str, str]],
+    ) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            group_id = _group(connection, account, region, group)
+            row = connection.execute("SELECT tags FROM groups WHERE id = ?", (group_id,)).fetchone()
+            tags = json.dumps(dict(change(json.loads(row[0]))))
+            connection.execute("UPDATE groups SET tags = ? WHERE id = ?", (tags, group_id))
+
+        await self._database.write(work)
 
     async def close(self) -> None:
         await self._database.close()
+
+
+def _log_group(account: str, region: str, row: Sequence[Any]) -> LogGroup:
+    name, created_at, retention_days, stored_bytes, log_class, kms_key_id, tags = row
+    return LogGroup(
+        account,
+        region,
+        name,
+        created_at,
+        retention_days,
+        stored_bytes,
+        log_class,
+        kms_key_id,
+        json.loads(tags),
+    )
 
 
 def _group(connection: sqlite3.Connection, account: str, region: str, group: str) -> int:
@@ -227,12 +329,106 @@ def _stream(connection: sqlite3.Connection, group_id: int, stream: str) -> int:
     return int(row[0])
 
 
-def _prune(connection: sqlite3.Connection, group_id: int, stream_id: int, now: int) -> None:
-    """Drop what is older than the group keeps, a bounded piece at each write."""
-    days = connection.execute("SELECT retention_days FROM groups WHERE id = ?", (group_id,)).fetchone()[0]
-    if days is not None:
+def _size(event: LogEvent) -> int:
+    return len(event.message.encode()) + EVENT_OVERHEAD_BYTES
+
+
+def _conditions(*conditions: tuple[str, int | None]) -> tuple[str, list[int]]:
+    """SQL and values of those conditions that have a value."""
+    return (
+        "".join(f" AND {text}" for text, value in conditions if value is not None),
+        [value for _, value in conditions if value is not None],
+    )
+
+
+def _of_one_moment(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Found]) -> Found:
+    """The result of ``work``, all of whose statements see the same state."""
+    connection.execute("BEGIN")
+    try:
+        return work(connection)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _by_time(
+    connection: sqlite3.Connection,
+    group_id: int,
+    names: Sequence[str],
+    prefix: str,
+    start: int | None,
+    end: int | None,
+    after: tuple[int, int] | None,
+    newest_first: bool,
+) -> Iterator[LogEvent]:
+    """Events of many streams by time and position.
+
+    Each stream is read through its index; it is opened when its first event comes up, and the merge holds
+    one event of each that is open, so that neither the number of streams nor that of events matters.
+    """
+    sign = -1 if newest_first else 1
+    order, beyond = ("DESC", "<") if newest_first else ("ASC", ">")
+    where, values = _conditions(("timestamp >= ?", start), ("timestamp < ?", end))
+    if after is not None:
+        where += f" AND timestamp {beyond}= ? AND (timestamp, position) {beyond} (?, ?)"
+        values += [after[0], *after]
+    select = (
+        "SELECT timestamp, message, ingested_at, position FROM events INDEXED BY events_by_time"
+        f" WHERE stream_id = ?{where} ORDER BY timestamp {order}, position {order}"
+    )
+    begin = "last_event_at" if newest_first else "first_event_at"
+    streams = connection.execute(
+        f"SELECT {begin}, id, name FROM streams WHERE group_id = ? AND substr(name, 1, ?) = ?"
+        f" AND {begin} IS NOT NULL AND first_event_at < ? AND last_event_at >= ? ORDER BY {begin} {order}",
+        (
+            group_id,
+            len(prefix),
+            prefix,
+            2**63 - 1 if end is None else end,
+            -(2**63) if start is None else start,
+        ),
+    ).fetchall()
+    wanted = set(names)
+    waiting = [row for row in reversed(streams) if not wanted or row[2] in wanted]
+    heap: list[tuple[int, int, LogEvent, str, sqlite3.Cursor]] = []
+
+    def advance(name: str, cursor: sqlite3.Cursor) -> None:
+        row = cursor.fetchone()
+        if row is not None:
+            event = LogEvent(name, *row)
+            heapq.heappush(heap, (sign * event.timestamp, sign * event.position, event, name, cursor))
+
+    while heap or waiting:
+        while waiting and (not heap or sign * waiting[-1][0] <= heap[0][0]):
+            _, stream_id, name = waiting.pop()
+            advance(name, connection.execute(select, (stream_id, *values)))
+        if heap:
+            _, _, event, name, cursor = heapq.heappop(heap)
+            yield event
+            advance(name, cursor)
+
+
+def _expire(connection: sqlite3.Connection, now: int) -> int:
+    """Drop events older than their groups keep them, and count them: at most `EXPIRE_AT_ONCE`."""
+    dropped = 0
+    streams = connection.execute(
+        "SELECT streams.id, ? - retention_days * ? FROM streams JOIN groups ON groups.id = group_id"
+        " WHERE retention_days IS NOT NULL AND first_event_at < ? - retention_days * ?",
+        (now, _DAY_MILLISECONDS, now, _DAY_MILLISECONDS),
+    ).fetchall()
+    for stream_id, before in streams:
+        old = connection.execute(
+            f"SELECT position, {_SIZE} FROM events INDEXED BY events_by_time"
+            " WHERE stream_id = ? AND timestamp < ? ORDER BY timestamp LIMIT ?",
+            (stream_id, before, EXPIRE_AT_ONCE - dropped),
+        ).fetchall()
+        connection.executemany("DELETE FROM events WHERE position = ?", [(row[0],) for row in old])
         connection.execute(
-            "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE stream_id = ?"
-            " AND timestamp < ? ORDER BY position LIMIT ?)",
-            (stream_id, now - days * 86_400_000, _PRUNE_BATCH),
+            "UPDATE streams SET bytes = bytes - ?,"
+            " first_event_at = (SELECT min(timestamp) FROM events WHERE stream_id = streams.id)"
+            " WHERE id = ?",
+            (sum(row[1] for row in old), stream_id),
         )
+        dropped += len(old)
+        if dropped == EXPIRE_AT_ONCE:
+            break
+    return dropped

@@ -1,6 +1,6 @@
-"""CloudWatch Logs' filter patterns for unstructured events: words, "quoted phrases", -without, ?any.
+"""CloudWatch Logs' filter patterns: words, "quoted phrases", -without, ?any; and those for JSON in braces.
 
-Patterns for JSON and space-delimited events are refused by name.
+Patterns for space-delimited events and regular expressions are refused by name.
 """
 
 from __future__ import annotations
@@ -9,26 +9,39 @@ import re
 from collections.abc import Callable
 
 from clary.faults import Invalid
+from clary.services.logs.json_pattern import compile_json_pattern
 
-_TERM = re.compile(r'\s*([?-]?)(?:"((?:[^"\\]|\\.)*)"|(\S+))')
+_TERM = re.compile(r'\s*([?-]?)(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))')
 
 
-def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """Whether a message matches. Terms compare with case. Raises `Invalid` for what is not supported."""
+def compile_pattern(pattern: str) -> Callable[[str], bool] | None:
+    """Whether a message matches; ``None`` if all do. Terms compare with case.
+
+    Raises `Invalid` for a pattern that is malformed or not supported.
+    """
     text = pattern.strip()
-    if text.startswith(("{", "[", "%")):
+    if not text:
+        return None
+    if text.startswith("{"):
+        return compile_json_pattern(text)
+    if text.startswith(("[", "%")):
         raise Invalid(
-            f"The filter pattern {text[:100]} is of a kind that Clary does not offer: use words, "
-            '"quoted phrases", -words to leave out and ?words of which one must be there.',
-            code="InvalidParameterException",
+            f"Invalid filter pattern {text[:100]}: Clary does not offer patterns in brackets or percent "
+            'signs. Use words, "quoted phrases", -words to leave out, ?words of which one must be there, '
+            "or a pattern for JSON in braces."
         )
     every: list[str] = []
     none: list[str] = []
     some: list[str] = []
-    for sign, quoted, word in _TERM.findall(text):
-        term = re.sub(r"\\(.)", r"\1", quoted) if quoted else word
-        if term:
-            {"": every, "-": none, "?": some}[sign].append(term)
+    place = 0
+    while place < len(text):
+        match = _TERM.match(text, place)
+        if match is None:
+            raise Invalid(f"Invalid filter pattern {text[:100]}: a quotation mark is not closed.")
+        sign, quoted, word = match.groups()
+        term = word if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        {"": every, "-": none, "?": some}[sign].append(term)
+        place = match.end()
 
     def matches(message: str) -> bool:
         return (
