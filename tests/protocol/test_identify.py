@@ -11,11 +11,12 @@ from botocore.awsrequest import prepare_request_dict
 from botocore.loaders import Loader
 from botocore.model import ServiceModel, Shape
 from botocore.serialize import create_serializer
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clary.faults import Invalid, UnknownOperation
 from clary.protocol.identify import SERVICES, bucket_of_host, find_operation, find_service
 from clary.protocol.wire import Headers, HttpRequest
-from hypothesis import given
-from hypothesis import strategies as st
 
 OWN_NAMES = frozenset({"localhost", "clary.example"})
 
@@ -82,9 +83,10 @@ def test_each_operation_that_botocore_sends_is_identified(service: str, protocol
         found, _ = find_operation(destination, received, model, form)
         if (destination.service, destination.protocol) != (service, protocol):
             mistaken.append((name, destination))
-        elif found.name != name and found.http != operation.http:
-            mistaken.append((name, found.name))
-        elif found.name != name and not operation.deprecated and name != "ListDirectoryBuckets":
+        # What was renamed, and the two lists of buckets, are sent alike: one stands for both.
+        elif found.name != name and not (
+            found.http == operation.http and (operation.deprecated or name == "ListDirectoryBuckets")
+        ):
             mistaken.append((name, found.name))
     assert mistaken == []
 
