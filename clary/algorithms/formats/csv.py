@@ -163,7 +163,8 @@ def _read_carefully(
         raise ClientError(f"{name}, line {line}: {error}.") from None
     if not rows:
         return None
-    return CsvRows(numpy.array(rows, numpy.float32), numpy.array(lines, numpy.int64))
+    with numpy.errstate(over="ignore"):  # what 32 bits cannot hold is infinite
+        return CsvRows(numpy.array(rows, numpy.float32), numpy.array(lines, numpy.int64))
 
 
 def _row(fields: list[str], place: str, *, may_be_header: bool) -> list[float]:

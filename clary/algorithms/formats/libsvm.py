@@ -65,11 +65,12 @@ def read_libsvm(data: bytes, name: str, *, label_optional: bool = False) -> Libs
     Raises `ClientError` naming ``name``, line and column (of the token) of what cannot be read.
     """
     parts = []
-    for first_line, piece in line_pieces(data):
-        part = None if label_optional else _read_plain(piece, first_line)
-        part = part or _read_carefully(piece, name, first_line, label_optional)
-        if len(part.labels):
-            parts.append(part)
+    with numpy.errstate(over="ignore"):  # what 32 bits cannot hold is infinite
+        for first_line, piece in line_pieces(data):
+            part = None if label_optional else _read_plain(piece, first_line)
+            part = part or _read_carefully(piece, name, first_line, label_optional)
+            if len(part.labels):
+                parts.append(part)
     if not parts:
         raise ClientError(f"{name}: the file holds no rows.")
     counts = numpy.concatenate([numpy.diff(part.starts) for part in parts])

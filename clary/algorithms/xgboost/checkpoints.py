@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import xgboost
+from clary.algorithms.xgboost.library import booster_from
 
 CHECKPOINTS_KEPT = 5
 _PREFIX = "xgboost-checkpoint"
@@ -35,6 +35,6 @@ def latest_checkpoint(folder: Path | None) -> tuple[Any, int]:
         if suffix.isdecimal():
             found[int(suffix)] = path
     for number in sorted(found, reverse=True):
-        with contextlib.suppress(xgboost.core.XGBoostError):  # cut off while it was copied
-            return xgboost.Booster(model_file=bytearray(found[number].read_bytes())), number + 1
+        with contextlib.suppress(ValueError):  # cut off while it was copied
+            return booster_from(found[number].read_bytes()), number + 1
     return None, 0

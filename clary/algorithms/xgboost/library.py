@@ -1,6 +1,10 @@
-"""What the XGBoost library says when it fails, and whose mistake it was."""
+"""The XGBoost library's rough edges: what it says when it fails, whose mistake it was, models it dies of."""
 
 from __future__ import annotations
+
+from typing import Any
+
+import xgboost
 
 _CALLERS_MISTAKES = (
     "label must be", "labels must be", "label set is empty", "feature_names mismatch", "parameter", "invalid",
@@ -20,3 +24,13 @@ def is_callers_mistake(error: BaseException) -> bool:
     """Whether data or hyperparameters are to blame, by the library's words."""
     message = library_message(error).lower()
     return any(words in message for words in _CALLERS_MISTAKES)
+
+
+def booster_from(data: bytes) -> Any:
+    """A booster in the library's own format. Raises ``ValueError`` saying why ``data`` is none."""
+    if not data:
+        raise ValueError("it is empty")  # the library would end the process
+    try:
+        return xgboost.Booster(model_file=bytearray(data))
+    except (xgboost.core.XGBoostError, ValueError) as error:
+        raise ValueError(library_message(error)) from error

@@ -14,7 +14,7 @@ import xgboost
 
 from clary.algorithms.faults import ClientError, PredictionRefused
 from clary.algorithms.job import processors
-from clary.algorithms.xgboost.library import library_message
+from clary.algorithms.xgboost.library import booster_from, library_message
 from clary.algorithms.xgboost.spec import MODEL_NAME
 
 _VOTING = ("multi:softmax", "binary:hinge")  # their predictions are classes, which have no mean
@@ -70,12 +70,7 @@ def load_model(folder: Path) -> Model:
         raise ClientError(f"The model archive holds no model file ({MODEL_NAME}).")
     if os.environ.get("SAGEMAKER_INFERENCE_ENSEMBLE", "true").strip().lower() == "false":
         files = files[:1]
-    model = Model([_booster(path) for path in files])
-    if not model.width:
-        raise ClientError(
-            f"The model file {files[0].name} holds a model without features: it was not trained."
-        )
-    return model
+    return Model([_booster(path) for path in files])
 
 
 def _model_files(folder: Path) -> list[Path]:
@@ -88,10 +83,10 @@ def _booster(path: Path) -> Any:
     """The newer versions write the library's own format, the old ones wrote pickles."""
     data = path.read_bytes()
     try:
-        booster = xgboost.Booster(model_file=bytearray(data))
-    except (xgboost.core.XGBoostError, ValueError) as native:
-        cause = library_message(native)[-_LONGEST_CAUSE:]
+        booster = booster_from(data)
+    except ValueError as native:
         if data[:1] != b"\x80":
+            cause = str(native)[-_LONGEST_CAUSE:]
             raise ClientError(f"The model file {path.name} is no XGBoost model: {cause}") from None
         booster = _unpickled(data, path.name)
     booster.set_param({"nthread": processors()})
