@@ -45,7 +45,7 @@ INTERNAL_FAILURE = "InternalServerError: the disk is full"
 Verb = Literal[
     "create_job", "stop_job", "delete_job", "time_out",
     "create_endpoint", "update_endpoint", "resize_endpoint", "delete_endpoint",
-    "lose", "shut_down",
+    "lose", "interrupt", "shut_down",
 ]  # fmt: skip
 
 
@@ -54,8 +54,9 @@ class Action:
     """What happens ``at`` seconds from the beginning.
 
     ``script`` names what a job's tasks or an endpoint's model do (`SCRIPTS`, `MODELS`); ``count`` is that of
-    hosts or instances. ``lose`` kills an agent of ``name``, ``time_out`` is its agents' own end of a job, and
-    ``shut_down`` an orderly end of the server, which ends all tasks.
+    hosts or instances. ``lose`` kills an agent of ``name``, ``interrupt`` is a machine that goes down under
+    one, ``time_out`` its agents' own end of a job, and ``shut_down`` an orderly end of the server, which ends
+    all tasks.
     """
 
     at: float
@@ -80,13 +81,14 @@ SCRIPTS: Mapping[str, Script] = {
     "succeeds": succeeding_training(),
     "is quick": succeeding_training(preparing_seconds=0.1, running_seconds=0.1, uploading_seconds=0.1),
     "is slow": succeeding_training(running_seconds=120.0, uploading_seconds=20.0),
+    "uploads long": succeeding_training(uploading_seconds=20.0),
     "fails": _failing(FAILURE, 6.0),
     "fails at once": Script((Step(TaskPhase.FAILED, 0.1, reason=FAILURE, exit_code=1),)),
     "fails internally": _failing(INTERNAL_FAILURE, 3.0),
 }
 MODELS: Mapping[str, Callable[[str], Script]] = {
     "serves": lambda address: healthy_serving(address=address),
-    "serves-late": lambda address: healthy_serving(startup_seconds=20.0, address=address),
+    "serves-late": lambda address: healthy_serving(startup_seconds=8.0, address=address),
     "is-broken": lambda address: Script((Step(TaskPhase.FAILED, 3.0, reason="no model here"),)),
 }
 
@@ -107,7 +109,9 @@ class Simulation:
     """Make it inside a running event loop, and `run` it once.
 
     ``seed`` chooses how fast time goes, what is not heard, who acts while a controller is at work, and how
-    long a dead server stays dead; without it all goes evenly. ``store`` is where resources are kept.
+    long a dead server stays dead; without it all goes evenly. ``interposed`` is what a caller does just
+    before the status of that number is written, while the controller knows nothing of it. ``store`` is where
+    resources are kept.
     """
 
     def __init__(
@@ -116,9 +120,12 @@ class Simulation:
         points: CrashPoints,
         *,
         seed: int | None = None,
+        interposed: tuple[int, Action] | None = None,
         clock: ManualClock | None = None,
         store: Store | None = None,
     ) -> None:
+        self._interposed = interposed
+        self.statuses_written = 0
         self._plan = sorted(plan, key=lambda action: action.at)
         self._points = points
         self._seed = seed
@@ -191,7 +198,7 @@ class Simulation:
         return bool(self._plan) and self._clock.now() - self._began >= self._plan[0].at
 
     def _tick(self) -> float:
-        return 0.5 if self._seed is None else self._random.choice((0.05, 0.3, 0.7, 2.5))
+        return 1.0 if self._seed is None else self._random.choice((0.05, 0.3, 0.7, 2.5))
 
     async def _look(self) -> None:
         if self._seed is not None and self._random.random() < 0.1:
@@ -230,16 +237,19 @@ class Simulation:
 
     async def _meanwhile(self) -> None:
         """Somebody acts while a controller is at work."""
-        if self._seed is None or not self._due() or self._random.random() < 0.5:
-            return
-        if self._plan[0].verb == "shut_down" or not self._points.armed:
-            return
-        self._points.armed = False
-        try:
-            await self._watch()
-            await self._perform(self._plan.pop(0))
-        finally:
-            self._points.armed = True
+        number, self.statuses_written = self.statuses_written, self.statuses_written + 1
+        action: Action | None = None
+        if self._interposed and self._interposed[0] == number:
+            action = self._interposed[1]
+        elif self._seed is not None and self._due() and self._random.random() < 0.5:
+            action = None if self._plan[0].verb == "shut_down" else self._plan.pop(0)
+        if action and self._points.armed:
+            self._points.armed = False
+            try:
+                await self._watch()
+                await self._perform(action)
+            finally:
+                self._points.armed = True
 
     # What callers and the world do.
 
@@ -254,6 +264,7 @@ class Simulation:
             "resize_endpoint": self._resize_endpoint,
             "delete_endpoint": self._delete_endpoint,
             "lose": self._lose,
+            "interrupt": self._interrupt,
             "shut_down": self._shut_down,
         }
         await verbs[action.verb](action)
@@ -300,9 +311,17 @@ class Simulation:
 
     async def _time_out(self, action: Action) -> None:
         for task in await self._tasks_of(action.name):
-            armed, self._points.armed = self._points.armed, False
-            await self._driver.stop(task.id, StopCause.MAX_RUNTIME)  # as its agent does, of itself
-            self._points.armed = armed
+            await self._end(task, StopCause.MAX_RUNTIME)
+
+    async def _interrupt(self, action: Action) -> None:
+        for task in (await self._tasks_of(action.name))[-1:]:
+            await self._end(task, StopCause.SHUTDOWN)
+
+    async def _end(self, task: TaskStatus, cause: StopCause) -> None:
+        """As the task's agent does, of itself: no effect of the server's."""
+        armed, self._points.armed = self._points.armed, False
+        await self._driver.stop(task.id, cause)
+        self._points.armed = armed
 
     async def _create_endpoint(self, action: Action) -> None:
         config = await self._config(action)
@@ -416,6 +435,10 @@ class Simulation:
         for one, following in itertools.pairwise(shown):
             training_job.SECONDARY.move(one["Status"], following["Status"])
             assert one["StartTime"] <= one["EndTime"] <= following["StartTime"], f"{known.name}: {shown}"
+        again = {"Starting", "Restarting"}
+        began = max(number for number, each in enumerate(shown) if each["Status"] in again)
+        attempt = Counter(each["Status"] for each in shown[began:])
+        assert max(attempt.values()) == 1, f"{known.name} shows the same twice: {shown}"
         assert shown[-1]["Status"] == status["SecondaryStatus"]
         known.shown = shown
 
@@ -471,6 +494,8 @@ class Simulation:
         )
         stop_requested = "StopRequested" in spec
         broken = [end for end in present if _broke(end)]
+        started = {task_id for task_id in self._driver.starts if task_id.startswith(f"training-{uid}-")}
+        assert started <= set(self._ends), f"{key.name} ended while {started - set(self._ends)} ran"
         phase = status["TrainingJobStatus"]
         if phase == "Completed":
             assert all(end and end.phase is TaskPhase.SUCCEEDED for end in ends), said
@@ -505,7 +530,9 @@ class Simulation:
         jobs = [
             job.key.name
             for job in await self._all(training_job.KIND)
-            if not training_job.LIFECYCLE.final(job.phase) or job.due_at is not None
+            if not training_job.LIFECYCLE.final(job.phase)
+            or job.due_at is not None
+            or "DeleteRequested" in job.spec
         ]
         endpoints = [
             each.key.name
@@ -589,7 +616,7 @@ def random_plan(seed: int, *, jobs: int, endpoints: int) -> list[Action]:
                 retries=chance.choice((0, 0, 1, 2)),
             )
         )
-        verbs: tuple[Verb, ...] = ("stop_job", "lose", "time_out", "delete_job")
+        verbs: tuple[Verb, ...] = ("stop_job", "lose", "interrupt", "time_out", "delete_job")
         for verb in verbs:
             for _ in range(chance.choice((0, 0, 0, 1, 2))):
                 plan.append(Action(at + chance.uniform(0, 30), verb, name))

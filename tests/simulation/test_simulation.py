@@ -10,7 +10,7 @@ import pytest
 from clary.clock import ManualClock
 from clary.store.sqlite import SqliteStore
 from clary.testing.crashing import CrashPoints
-from clary.testing.simulation import Action, Simulation, random_plan
+from clary.testing.simulation import Action, Simulation, Verb, random_plan
 
 # A plan, and the secondary status in which its job ends wherever the server dies.
 SCENARIOS: dict[str, tuple[list[Action], str | None]] = {
@@ -23,6 +23,14 @@ SCENARIOS: dict[str, tuple[list[Action], str | None]] = {
     "a job that is stopped before it starts": (
         [Action(0, "create_job", "job"), Action(0, "stop_job", "job")],
         "Stopped",
+    ),
+    "a job that is stopped while it uploads": (
+        [Action(0, "create_job", "job", script="uploads long"), Action(15, "stop_job", "job")],
+        "Stopped",
+    ),
+    "a job on two hosts, one of which goes down": (
+        [Action(0, "create_job", "job", count=2), Action(5, "interrupt", "job")],
+        "Completed",
     ),
     "a job that runs out of time": (
         [Action(0, "create_job", "job", script="is slow"), Action(30, "time_out", "job")],
@@ -60,8 +68,8 @@ SCENARIOS: dict[str, tuple[list[Action], str | None]] = {
         [
             Action(0, "create_endpoint", "e", script="serves"),
             Action(4, "update_endpoint", "e", script="serves-late"),
-            Action(27, "resize_endpoint", "e", count=2),
-            Action(50, "resize_endpoint", "e", count=1),
+            Action(15, "resize_endpoint", "e", count=2),
+            Action(25, "resize_endpoint", "e", count=1),
         ],
         None,
     ),
@@ -124,6 +132,21 @@ async def _check(plan: list[Action], points: CrashPoints, ending: str | None) ->
     simulation = Simulation(plan, points)
     await simulation.run()
     assert simulation.ended_as == ({"job": ending} if ending else {})
+
+
+@pytest.mark.parametrize("verb", ["stop_job", "delete_job", "lose", "interrupt"])
+def test_what_happens_while_a_controller_is_at_work_is_not_overlooked(verb: Verb) -> None:
+    plan = [Action(0, "create_job", "job", script="is quick", count=2)]
+
+    async def interposed(number: int) -> int:
+        simulation = Simulation(plan, CrashPoints(), interposed=(number, Action(0, verb, "job")))
+        await simulation.run()
+        return simulation.statuses_written
+
+    number = 0
+    while asyncio.run(interposed(number)) > number:
+        number += 1
+    assert number > 2
 
 
 @pytest.mark.parametrize("seed", range(40))
