@@ -58,10 +58,11 @@ class LogStoreConformance:
             with pytest.raises(NotFound, match="log stream"):
                 await store.search(*HOME, "g", streams=["s"])
             await store.create_stream(*HOME, "g", "s")
-            for again in (
+            again_attempts: list[Callable[[], Awaitable[Any]]] = [
                 lambda: store.create_group(*HOME, "g"),
                 lambda: store.create_stream(*HOME, "g", "s"),
-            ):
+            ]
+            for again in again_attempts:
                 with pytest.raises(InUse) as taken:
                     await again()
                 assert taken.value.code == "ResourceAlreadyExistsException"
