@@ -30,12 +30,13 @@ def check_bucket_name(name: str) -> None:
 
 def check_key(key: str) -> None:
     """Raises `Invalid` (``KeyTooLongError``)."""
-    if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+    size = len(key.encode("utf-8", "surrogatepass"))
+    if size > MAX_KEY_BYTES:
         raise Invalid(
             "Your key is too long",
             code="KeyTooLongError",
             status=400,
-            fields={"MaxSizeAllowed": MAX_KEY_BYTES, "Size": len(key.encode())},
+            fields={"MaxSizeAllowed": MAX_KEY_BYTES, "Size": size},
         )
     if not key:
         raise Invalid("An object's key must not be empty.", code="InvalidArgument", status=400)

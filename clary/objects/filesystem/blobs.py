@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clary.faults import Unavailable
+from clary.objects.filesystem.to_the_end import to_the_end
 from clary.objects.keys import as_base64, new_checksum
 
 PIECE_BYTES = 1024 * 1024
@@ -53,7 +54,7 @@ class BlobFolder:
         sums = {algorithm: new_checksum(algorithm) for algorithm in algorithms}
         size = 0
         try:
-            file = await asyncio.to_thread(_create, temporary)
+            file = _create(temporary)
             try:
                 buffered = bytearray()
                 async for piece in body:
@@ -61,20 +62,20 @@ class BlobFolder:
                     buffered += piece
                     if len(buffered) >= PIECE_BYTES:
                         data, buffered = bytes(buffered), bytearray()
-                        await asyncio.to_thread(_take, file, data, md5, sums)
+                        await to_the_end(asyncio.to_thread(_take, file, data, md5, sums))
                 rest = bytes(buffered)
                 if len(rest) > _SMALL_BYTES:
-                    await asyncio.to_thread(_take, file, rest, md5, sums)
+                    await to_the_end(asyncio.to_thread(_take, file, rest, md5, sums))
                 else:
                     _take(file, rest, md5, sums)
-                await asyncio.to_thread(_finish, file, temporary, self.path(name))
+                await to_the_end(asyncio.to_thread(_finish, file, temporary, self.path(name)))
             finally:
                 file.close()
-        except OSError as error:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
-            raise _disk_fault(error) from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+            self.remove(name)
+            if isinstance(error, OSError):
+                raise _disk_fault(error) from error
             raise
         return Blob(
             name,
@@ -99,7 +100,7 @@ class BlobFolder:
 
     async def read(self, name: str, first: int, last: int | None) -> AsyncIterator[bytes]:
         """The bytes ``first`` to ``last`` (inclusive, ``None`` for the end)."""
-        file = await asyncio.to_thread(self.open, name)
+        file = self.open(name)
         async for piece in read_file(file, first, last):
             yield piece
 

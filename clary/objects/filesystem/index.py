@@ -55,6 +55,7 @@ class Index:
         self._connection = self._thread.submit(_connect, path).result()
 
     async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run ``work``. If the caller is cancelled it is done all the same, and the result is lost."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
 
     async def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:

@@ -14,7 +14,8 @@ import itertools
 import json
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from clary.faults import Conflict, InUse, Invalid
 from clary.objects.filesystem import index as rows
 from clary.objects.filesystem.blobs import Blob, BlobFolder, read_file
 from clary.objects.filesystem.index import Index
+from clary.objects.filesystem.to_the_end import to_the_end
 from clary.objects.keys import (
     check_bucket_name,
     check_key,
@@ -52,6 +54,8 @@ class FilesystemObjectStore:
         self._clock = clock or SystemClock()
         self._index = Index(root / "index.sqlite")
         self._blobs = BlobFolder(root / "blobs")
+        # Held by whoever changes or joins an upload's parts: no part is removed while it is being read.
+        self._uploads: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def sweep(self) -> int:
         """Remove files that nothing refers to. Only while nothing is being written."""
@@ -130,6 +134,10 @@ class FilesystemObjectStore:
             connection.execute("DELETE FROM buckets WHERE name = ?", (name,))
             return blobs
 
+        await to_the_end(self._write_and_remove(work))
+
+    async def _write_and_remove(self, work: Callable[[sqlite3.Connection], Sequence[str]]) -> None:
+        """Run ``work`` in a transaction, then remove the blobs that it says nothing refers to any more."""
         for blob in await self._index.write(work):
             self._blobs.remove(blob)
 
@@ -173,7 +181,7 @@ class FilesystemObjectStore:
         except BaseException:
             self._blobs.remove(blob.name)
             raise
-        await self._publish(info, blob.name, options)
+        await to_the_end(self._publish(info, blob.name, options))
         return info
 
     async def _publish(
@@ -188,6 +196,7 @@ class FilesystemObjectStore:
             rows.put_object(connection, info, blob)
             gone = [found[1]] if found else []
             if upload is not None:
+                rows.get_upload(connection, info.bucket, info.key, upload)
                 gone += [name for _, name in rows.parts_of(connection, upload).values()]
                 connection.execute("DELETE FROM parts WHERE upload = ?", (upload,))
                 connection.execute(
@@ -223,19 +232,17 @@ class FilesystemObjectStore:
         return info, read_file(file, first, last)  # type: ignore[arg-type]
 
     async def delete(self, bucket: str, key: str) -> None:
-        def work(connection: sqlite3.Connection) -> str | None:
+        def work(connection: sqlite3.Connection) -> list[str]:
             rows.get_bucket(connection, bucket)
             found = rows.find_object(connection, bucket, key)
             if found is None:
-                return None
+                return []
             connection.execute(
                 "DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, rows.encode_key(key))
             )
-            return found[1]
+            return [found[1]]
 
-        blob = await self._index.write(work)
-        if blob is not None:
-            self._blobs.remove(blob)
+        await to_the_end(self._write_and_remove(work))
 
     async def copy(
         self, source_bucket: str, source_key: str, bucket: str, key: str, options: PutOptions | None
@@ -321,7 +328,7 @@ class FilesystemObjectStore:
         blob = await self._blobs.write(body, algorithms)
         part = Part(number, blob.size_bytes, blob.md5, self._clock.now(), blob.checksums)
 
-        def work(connection: sqlite3.Connection) -> str | None:
+        def work(connection: sqlite3.Connection) -> list[str]:
             if rows.get_upload(connection, bucket, key, upload_id)[1] is not None:
                 raise rows.no_such_upload(upload_id)
             old = connection.execute(
@@ -339,17 +346,25 @@ class FilesystemObjectStore:
                     json.dumps(part.checksums),
                 ),
             )
-            return old[0] if old else None
+            return [old[0]] if old else []
 
-        try:
-            _check_promises(blob, options)
-            old = await self._index.write(work)
-        except BaseException:
-            self._blobs.remove(blob.name)
-            raise
-        if old is not None:
-            self._blobs.remove(old)
+        async def publish() -> None:
+            try:
+                _check_promises(blob, options)
+                async with self._lock(upload_id):
+                    await self._write_and_remove(work)
+            except BaseException:
+                self._blobs.remove(blob.name)
+                raise
+
+        await to_the_end(publish())
         return part
+
+    def _lock(self, upload_id: str) -> asyncio.Lock:
+        lock = self._uploads.get(upload_id)
+        if lock is None:
+            lock = self._uploads[upload_id] = asyncio.Lock()
+        return lock
 
     async def list_parts(
         self, bucket: str, key: str, upload_id: str, *, after: int = 0, limit: int = 1000
@@ -359,6 +374,17 @@ class FilesystemObjectStore:
         return [part for number, (part, _) in found.items() if number > after][:limit]
 
     async def complete_upload(
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        parts: Sequence[tuple[int, str]],
+        options: PutOptions,
+    ) -> ObjectInfo:
+        async with self._lock(upload_id):
+            return await self._complete(bucket, key, upload_id, parts, options)
+
+    async def _complete(
         self,
         bucket: str,
         key: str,
@@ -400,7 +426,7 @@ class FilesystemObjectStore:
         except BaseException:
             self._blobs.remove(blob.name)
             raise
-        await self._publish(info, blob.name, options, upload_id)
+        await to_the_end(self._publish(info, blob.name, options, upload_id))
         return info
 
     async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
@@ -411,8 +437,8 @@ class FilesystemObjectStore:
             connection.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
             return blobs
 
-        for blob in await self._index.write(work):
-            self._blobs.remove(blob)
+        async with self._lock(upload_id):
+            await to_the_end(self._write_and_remove(work))
 
     async def local_path(self, bucket: str, key: str) -> str | None:
         _, blob = await self._index.read(lambda connection: rows.get_object(connection, bucket, key))
