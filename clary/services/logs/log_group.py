@@ -17,7 +17,6 @@ def log_group_arn(context: RequestContext, name: str) -> str:
 def log_group_of_arn(context: RequestContext, arn: str) -> str:
     """The name of the group that ``arn`` means. Raises `Invalid`, `NotFound` for one of another account."""
     start, found, name = arn.partition(_BEFORE_NAME)
-    name = name.removesuffix(":*")
     if not found or not start.startswith("arn:") or not name:
         raise Invalid(f"The ARN {arn} is not that of a log group.")
     if log_group_arn(context, name) != start + _BEFORE_NAME + name:

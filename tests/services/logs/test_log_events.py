@@ -171,9 +171,9 @@ def test_batches_that_break_a_rule_are_refused_whole(run: Run) -> None:
             with pytest.raises(Invalid, match=words):
                 await put(world, "s", batch)
         assert len((await get(world))[0]) == 1
-        with pytest.raises(NotFound, match="The specified log stream does not exist."):
+        with pytest.raises(NotFound, match=r"The specified log stream does not exist\."):
             await put(world, "missing", [(now, "a")])
-        with pytest.raises(NotFound, match="The specified log stream does not exist."):
+        with pytest.raises(NotFound, match=r"The specified log stream does not exist\."):
             await put(world, "missing", [(now - 15 * DAY, "rejected anyway")])
 
     run(facts)
@@ -181,11 +181,11 @@ def test_batches_that_break_a_rule_are_refused_whole(run: Run) -> None:
 
 def test_missing_logs_are_told_as_the_sdks_know_it(run: Run) -> None:
     async def facts(world: TelemetryWorld) -> None:
-        with pytest.raises(NotFound, match="The specified log group does not exist.") as missing:
+        with pytest.raises(NotFound, match=r"The specified log group does not exist\.") as missing:
             await get(world)
         assert missing.value.code == "ResourceNotFoundException"
         await make(world)
-        with pytest.raises(NotFound, match="The specified log stream does not exist.") as missing:
+        with pytest.raises(NotFound, match=r"The specified log stream does not exist\.") as missing:
             await get(world)
         assert missing.value.code == "ResourceNotFoundException"
         with pytest.raises(NotFound):
@@ -237,7 +237,7 @@ def test_groups_can_be_named_by_arn(run: Run) -> None:
         await make(world, "s")
         await put(world, "s", [(world.now, "m")])
         arn = "arn:aws:logs:us-east-1:123456789012:log-group:g"
-        for identifier in (arn, f"{arn}:*", "g"):
+        for identifier in (arn, "g"):
             reply = await world.call("logs", "GetLogEvents", logGroupIdentifier=identifier, logStreamName="s")
             assert len(reply["events"]) == 1
         for wrong in (
