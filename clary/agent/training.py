@@ -45,7 +45,9 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     if around.stop.wanted():
         raise TaskStopped
     around.report.phase(TaskPhase.RUNNING, "Training in progress")
-    metrics = MetricShipper(around.clients, around.patience, work.job_name + TRIAL_COMPONENT_SUFFIX)
+    # Trial components have names in lower case; the server finds the job's own.
+    trial_component = work.job_name.lower() + TRIAL_COMPONENT_SUFFIX
+    metrics = MetricShipper(around.clients, around.patience, trial_component)
     execution = _execute(around, work, program, metrics, started)
     if execution.stop_cause is StopCause.SHUTDOWN:
         raise TaskStopped
