@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,26 +13,38 @@ from clary import registry
 
 @dataclass(frozen=True)
 class FrameworkSpec:
-    """``name`` is the image repository, as ``packages`` are the distributions whose versions matter.
+    """A framework whose images run the caller's script.
 
+    ``repositories`` are the names of its images' repositories: any tag of them means the framework, in the
+    version that is installed. ``packages`` are the distributions whose versions matter, the first one being
+    the framework itself. ``container`` is what a script sees of AWS's container (``SM_FRAMEWORK_MODULE``).
     ``handlers`` is the module with the default inference functions.
     """
 
     name: str
     title: str
+    repositories: Sequence[str]
     packages: Sequence[str]
+    container: str
     handlers: str
 
 
 @functools.cache
 def specs() -> Sequence[FrameworkSpec]:
-    """Every framework."""
-    return tuple(
-        importlib.import_module(f"clary.frameworks.{name}.spec").SPEC
-        for name in registry.member_names("clary.frameworks")
-    )
+    """Every framework, by name."""
+    found: list[FrameworkSpec] = []
+    for name in registry.member_names("clary.frameworks"):
+        module = f"clary.frameworks.{name}.spec"
+        if importlib.util.find_spec(module):
+            found.append(importlib.import_module(module).SPEC)
+    return tuple(sorted(found, key=lambda spec: spec.name))
 
 
 def get_framework(name: str) -> FrameworkSpec:
     """Raises ``KeyError``."""
     return {spec.name: spec for spec in specs()}[name]
+
+
+def find_framework(repository: str, tag: str) -> FrameworkSpec | None:
+    """The framework that an image means, or ``None``."""
+    return next((spec for spec in specs() if repository in spec.repositories), None)

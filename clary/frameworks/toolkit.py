@@ -1,8 +1,9 @@
-"""The training toolkit's environment: what a script finds in ``SM_*`` variables and its arguments."""
+"""The training toolkit's environment: what a script finds in ``SM_*`` variables, and its arguments."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +13,32 @@ from typing import Any
 # Hyperparameters that speak to the toolkit and not to the script.
 _RESERVED = frozenset(
     {
-        "sagemaker_program",
-        "sagemaker_submit_directory",
-        "sagemaker_region",
-        "sagemaker_container_log_level",
-        "sagemaker_job_name",
-        "sagemaker_enable_cloudwatch_metrics",
-        "sagemaker_s3_output",
-        "default_user_module_name",
-        "_tuning_objective_metric",
+        "sagemaker_program", "sagemaker_submit_directory", "sagemaker_region",
+        "sagemaker_container_log_level", "sagemaker_job_name", "sagemaker_enable_cloudwatch_metrics",
+        "sagemaker_s3_output", "default_user_module_name", "_tuning_objective_metric",
     }
-)
+)  # fmt: skip
+# Any of these among the framework's parameters means that the job's instance group trains together.
+_DISTRIBUTED = (
+    "sagemaker_mpi_enabled", "sagemaker_parameter_server_enabled", "sagemaker_pytorch_ddp_enabled",
+    "sagemaker_distributed_dataparallel_enabled", "sagemaker_multi_worker_mirrored_strategy_enabled",
+    "sagemaker_pytorch_xla_multi_worker_enabled",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainingEnvironment:
-    """One run of a script. ``hyperparameters`` are decoded and only the script's own."""
+    """One run of a script.
+
+    ``hyperparameters`` are decoded and only the script's own; ``submit_directory`` is where the caller says
+    that the source is. ``framework_module`` is the container's, as scripts see it.
+    """
 
     base: Path
     program: str
+    submit_directory: str
+    framework_module: str
+    log_level: int
     hyperparameters: Mapping[str, Any]
     framework_parameters: Mapping[str, Any]
     input_config: Mapping[str, Any]
@@ -50,98 +58,115 @@ class TrainingEnvironment:
             found += [f"-{name}" if len(name) == 1 else f"--{name}", str(value)]
         return found
 
-    def variables(self, framework_module: str) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """Every ``SM_*`` variable."""
-        base = self.base
-        channels = sorted(self.input_config)
-        groups = list(self.resources.get("instance_groups", []))
-        host = str(self.resources.get("current_host", "algo-1"))
-        hosts = list(self.resources.get("hosts", [host]))
-        group = str(self.resources.get("current_group_name", "homogeneousCluster"))
-        group_hosts = next((g["hosts"] for g in groups if g.get("instance_group_name") == group), hosts)
-        module = self.program.removesuffix(".py")
         values: dict[str, Any] = {
-            "SM_MODEL_DIR": f"{base}/model",
-            "SM_INPUT_DIR": f"{base}/input",
-            "SM_INPUT_CONFIG_DIR": f"{base}/input/config",
-            "SM_OUTPUT_DIR": f"{base}/output",
-            "SM_OUTPUT_DATA_DIR": f"{base}/output/data",
-            "SM_OUTPUT_INTERMEDIATE_DIR": f"{base}/output/intermediate",
-            "SM_CHANNELS": channels,
+            **{f"SM_{name.upper()}": value for name, value in self._shared().items()},
             "SM_HPS": dict(self.hyperparameters),
             "SM_USER_ARGS": self.arguments(),
             "SM_FRAMEWORK_PARAMS": dict(self.framework_parameters),
-            "SM_RESOURCE_CONFIG": dict(self.resources),
-            "SM_INPUT_DATA_CONFIG": dict(self.input_config),
-            "SM_CURRENT_HOST": host,
-            "SM_HOSTS": hosts,
-            "SM_NETWORK_INTERFACE_NAME": self.resources.get("network_interface_name", "lo"),
-            "SM_CURRENT_INSTANCE_TYPE": self.resources.get("current_instance_type", "local"),
-            "SM_CURRENT_INSTANCE_GROUP": group,
-            "SM_CURRENT_INSTANCE_GROUP_HOSTS": list(group_hosts),
-            "SM_INSTANCE_GROUPS": [g.get("instance_group_name") for g in groups],
-            "SM_INSTANCE_GROUPS_DICT": {str(g.get("instance_group_name")): g for g in groups},
-            "SM_DISTRIBUTION_INSTANCE_GROUPS": [],
-            "SM_IS_HETERO": str(len({g.get("instance_type") for g in groups}) > 1).lower(),
-            "SM_NUM_CPUS": os.environ.get("SM_NUM_CPUS", "1"),
-            "SM_NUM_GPUS": os.environ.get("SM_NUM_GPUS", "0"),
-            "SM_NUM_NEURONS": "0",
-            "SM_MODULE_NAME": module,
-            "SM_MODULE_DIR": f"{base}/code",
-            "SM_USER_ENTRY_POINT": self.program,
-            "SM_FRAMEWORK_MODULE": framework_module,
-            "SM_LOG_LEVEL": str(self.framework_parameters.get("sagemaker_container_log_level", 20)),
+            "SM_CHANNELS": self._channels(),
+            "SM_TRAINING_ENV": self._training_env(),
         }
-        for channel in channels:
-            values[f"SM_CHANNEL_{channel.upper()}"] = f"{base}/input/data/{channel}"
+        for channel in self._channels():
+            values[f"SM_CHANNEL_{channel.upper()}"] = f"{self.base}/input/data/{channel}"
         for name, value in self.hyperparameters.items():
             values[f"SM_HP_{name.upper()}"] = value
-        values["SM_TRAINING_ENV"] = {
-            "channel_input_dirs": {channel: f"{base}/input/data/{channel}" for channel in channels},
-            "current_host": host,
-            "framework_module": framework_module,
-            "hosts": hosts,
-            "hyperparameters": dict(self.hyperparameters),
-            "input_config_dir": f"{base}/input/config",
-            "input_data_config": dict(self.input_config),
-            "input_dir": f"{base}/input",
-            "is_master": host == hosts[0],
-            "job_name": os.environ.get("TRAINING_JOB_NAME", ""),
-            "log_level": 20,
-            "master_hostname": hosts[0],
+        return {
+            name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()
+        }
+
+    def _channels(self) -> list[str]:
+        return sorted(self.input_config)
+
+    def _host(self) -> str:
+        return str(self.resources.get("current_host", "algo-1"))
+
+    def _hosts(self) -> list[str]:
+        return list(self.resources.get("hosts") or [self._host()])
+
+    def _shared(self) -> dict[str, Any]:
+        """What is a variable of its own and also part of ``SM_TRAINING_ENV``."""
+        base, hosts = self.base, self._hosts()
+        groups = list(self.resources.get("instance_groups", []))
+        group = str(self.resources.get("current_group_name", "homogeneousCluster"))
+        by_name = {str(each.get("instance_group_name")): each for each in groups}
+        distributed = any(self.framework_parameters.get(name) for name in _DISTRIBUTED)
+        return {
             "model_dir": f"{base}/model",
-            "module_dir": f"{base}/code",
-            "module_name": module,
-            "num_cpus": int(os.environ.get("SM_NUM_CPUS", "1")),
-            "num_gpus": int(os.environ.get("SM_NUM_GPUS", "0")),
-            "output_data_dir": f"{base}/output/data",
+            "input_dir": f"{base}/input",
+            "input_config_dir": f"{base}/input/config",
             "output_dir": f"{base}/output",
+            "output_data_dir": f"{base}/output/data",
             "output_intermediate_dir": f"{base}/output/intermediate",
             "resource_config": dict(self.resources),
+            "input_data_config": dict(self.input_config),
+            "current_host": self._host(),
+            "hosts": hosts,
+            "network_interface_name": self.resources.get("network_interface_name", "eth0"),
+            "current_instance_type": self.resources.get("current_instance_type", "local"),
+            "current_instance_group": group,
+            "current_instance_group_hosts": list(by_name.get(group, {}).get("hosts", hosts)),
+            "instance_groups": list(by_name),
+            "instance_groups_dict": by_name,
+            "distribution_instance_groups": [group] if distributed else [],
+            "is_hetero": len(groups) > 1,
+            "num_cpus": _count("SM_NUM_CPUS", os.cpu_count() or 1),
+            "num_gpus": _count("SM_NUM_GPUS", 0),
+            "num_neurons": _count("SM_NUM_NEURONS", 0),
+            "module_name": self.program.removesuffix(".py"),
+            "module_dir": self.submit_directory or str(self.code),
             "user_entry_point": self.program,
+            "framework_module": self.framework_module,
+            "log_level": self.log_level,
         }
-        return {name: _text(value) for name, value in values.items()}
+
+    def _training_env(self) -> dict[str, Any]:
+        hosts = self._hosts()
+        return {
+            **self._shared(),
+            "channel_input_dirs": {name: f"{self.base}/input/data/{name}" for name in self._channels()},
+            "hyperparameters": dict(self.hyperparameters),
+            "additional_framework_parameters": dict(self.framework_parameters),
+            "is_master": self._host() == hosts[0],
+            "master_hostname": hosts[0],
+            "job_name": os.environ.get("TRAINING_JOB_NAME", ""),
+        }
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _count(variable: str, default: int) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else default
 
 
-def read_environment(base: Path) -> TrainingEnvironment:
-    """From the files of ``base/input/config``. Raises ``OSError``, ``ValueError``; see `entrypoint`."""
+def read_environment(base: Path, container: str = "") -> TrainingEnvironment:
+    """From the files of ``base/input/config``. Raises ``ValueError`` naming a broken one."""
 
     def load(name: str) -> dict[str, Any]:
         path = base / "input" / "config" / name
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        try:
+            document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise ValueError(f"{path} must hold a JSON object")
+        return document
 
     decoded = {name: _decoded(value) for name, value in load("hyperparameters.json").items()}
-    program = decoded.get("sagemaker_program") or os.environ.get("SAGEMAKER_PROGRAM") or ""
-    own = {n: v for n, v in decoded.items() if not n.startswith("sagemaker_") and n not in _RESERVED}
+    for_toolkit = {name for name in decoded if name.startswith("sagemaker_") or name in _RESERVED}
+    level = str(
+        decoded.get("sagemaker_container_log_level") or os.environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or ""
+    )
     return TrainingEnvironment(
         base=base,
-        program=str(program),
-        hyperparameters=own,
-        framework_parameters={n: v for n, v in decoded.items() if n.startswith("sagemaker_")},
+        program=str(decoded.get("sagemaker_program") or os.environ.get("SAGEMAKER_PROGRAM") or ""),
+        submit_directory=str(
+            decoded.get("sagemaker_submit_directory") or os.environ.get("SAGEMAKER_SUBMIT_DIRECTORY") or ""
+        ),
+        framework_module=f"{container}.training:main" if container else "",
+        log_level=int(level) if level.isdecimal() else logging.INFO,
+        hyperparameters={name: value for name, value in decoded.items() if name not in for_toolkit},
+        framework_parameters={name: decoded[name] for name in sorted(for_toolkit - _RESERVED)},
         input_config=load("inputdataconfig.json"),
         resources=load("resourceconfig.json"),
     )
@@ -155,12 +180,8 @@ def _decoded(value: Any) -> Any:
         return value
 
 
-def script_command(environment: TrainingEnvironment) -> Sequence[str]:
-    """The script's path and its arguments. Raises ``FileNotFoundError`` naming what is missing."""
-    if not environment.program:
-        raise FileNotFoundError("the job names no script: sagemaker_program is not set")
-    script = environment.code / environment.program
-    if not script.resolve().is_relative_to(environment.code.resolve()) or not script.is_file():
-        there = sorted(path.name for path in environment.code.iterdir()) if environment.code.is_dir() else []
-        raise FileNotFoundError(f"the script {environment.program} is not in the source (there are: {there})")
-    return [str(script), *environment.arguments()]
+def command_line(environment: TrainingEnvironment) -> Sequence[str]:
+    """The command that AWS's toolkit would run, for logs and messages."""
+    program = environment.program
+    runner = ["python", program] if program.endswith(".py") else ["/bin/sh", "-c", f"./{program}"]
+    return [*runner, *environment.arguments()]

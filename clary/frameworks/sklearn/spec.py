@@ -7,6 +7,8 @@ from clary.frameworks.framework import FrameworkSpec
 SPEC = FrameworkSpec(
     name="sagemaker-scikit-learn",
     title="scikit-learn",
+    repositories=("sagemaker-scikit-learn",),
     packages=("scikit-learn", "numpy"),
+    container="sagemaker_sklearn_container",
     handlers="clary.frameworks.sklearn.handlers",
 )

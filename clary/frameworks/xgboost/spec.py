@@ -7,6 +7,8 @@ from clary.frameworks.framework import FrameworkSpec
 SPEC = FrameworkSpec(
     name="sagemaker-xgboost",
     title="XGBoost",
-    packages=("xgboost-cpu", "numpy"),
+    repositories=("sagemaker-xgboost",),
+    packages=("xgboost-cpu", "scikit-learn", "numpy"),
+    container="sagemaker_xgboost_container",
     handlers="clary.frameworks.xgboost.handlers",
 )

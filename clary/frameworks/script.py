@@ -1,0 +1,118 @@
+"""Running a user's script: a Python one in this process, any other as a program of its own."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType, TracebackType
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a script ended; ``message`` is empty after success."""
+
+    exit_code: int
+    message: str = ""
+
+
+def run_python(script: Path, arguments: Sequence[str], code: Path) -> Ended:
+    """Run ``script`` as ``python script arguments`` would be run in the folder ``code``.
+
+    This process was forked for it, with the usual libraries already loaded; it becomes the script's: its
+    ``__main__``, arguments, path and working directory stay afterwards, for what runs at exit.
+    """
+    _settle(script, arguments, code)
+    main = ModuleType("__main__")
+    main.__dict__.update(__file__=str(script), __builtins__=builtins)
+    sys.modules["__main__"] = main
+    try:
+        exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
+    except SystemExit as end:
+        return _exited(end.code)
+    except BaseException as error:  # noqa: BLE001 - the script is over: whatever ended it is told
+        error.__traceback__ = _own_part(error.__traceback__, script)
+        # As the interpreter does: a script may have set a hook of its own.
+        sys.excepthook(type(error), error, error.__traceback__)
+        return Ended(1, describe(error, code))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return Ended(0)
+
+
+def run_shell(script: Path, arguments: Sequence[str], code: Path) -> Ended:
+    """Run an executable script (by its ``#!`` line, else by /bin/sh) and pass signals on to it."""
+    script.chmod(script.stat().st_mode | 0o111)
+    name = f"./{script.relative_to(code)}"
+    command = ["/bin/sh", "-c", 'exec "$0" "$@"', name, *arguments]
+    # A group of its own: it gets the platform's signals from here, and only once.
+    process = subprocess.Popen(command, cwd=code, start_new_session=True)
+    with _passing_on(process):
+        status = process.wait()
+    if status == 0:
+        return Ended(0)
+    if status < 0:
+        return Ended(128 - status, f"{script.name} was ended by {signal.Signals(-status).name}")
+    return Ended(status, f"{script.name} ended with exit code {status}")
+
+
+def describe(error: BaseException, code: Path) -> str:
+    """``ValueError: too few rows (/opt/ml/code/train.py:12)``: the last place in the user's own code."""
+    name = type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{name}: {error.msg} ({error.filename}:{error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(code)] or list(frames)
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{name}: {error}{place}" if str(error) else f"{name}{place}"
+
+
+def _settle(script: Path, arguments: Sequence[str], code: Path) -> None:
+    """Make argv, path and working directory those of the script; Python children get the path too."""
+    os.chdir(code)
+    sys.argv = [str(script.relative_to(code)), *arguments]
+    folders = list(dict.fromkeys([str(script.parent), str(code)]))
+    sys.path[:0] = folders
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(code), *([inherited] if inherited else [])])
+
+
+def _own_part(trace: TracebackType | None, script: Path) -> TracebackType | None:
+    """A traceback from the script on, without the frames that started it."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
+        trace = trace.tb_next
+    return trace
+
+
+def _exited(code: object) -> Ended:
+    """What a value given to ``sys.exit`` means."""
+    if code is None or code == 0:
+        return Ended(0)
+    if isinstance(code, int):
+        number = code & 0xFF
+        return Ended(number, f"the script ended with exit code {number}") if number else Ended(0)
+    print(code, file=sys.stderr)
+    return Ended(1, f"the script ended with: {code}")
+
+
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
