@@ -60,11 +60,14 @@ async def delete_tags(context: RequestContext, request: Members) -> ReplyMembers
 
 
 def check_tags(tags: Sequence[dict[str, str]] | None) -> Sequence[dict[str, str]]:
-    """The tags of a request. Raises `Invalid` for a key given twice, `LimitExceeded` for too many."""
+    """The tags of a request. Raises `Invalid` for keys that will not do, `LimitExceeded` for too many."""
     keys = [tag["Key"] for tag in tags or []]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
         raise Invalid(f"Duplicate tag keys found. Please remove the duplicate of '{twice}' and try again.")
+    reserved = next((key for key in keys if key.lower().startswith("aws:")), None)
+    if reserved is not None:
+        raise Invalid(f"aws: prefixed tag key names are not allowed for external use: '{reserved}'.")
     if len(keys) > MAX_TAGS:
         raise LimitExceeded(f"The number of tags exceeds the limit: {len(keys)} of {MAX_TAGS}.")
     return list(tags or [])
