@@ -89,7 +89,8 @@ class Call:
     """One identified, verified, parsed and validated request.
 
     ``members`` are the input's members. When the input has a streaming payload, that member is the
-    request's ``body`` iterator.
+    request's ``body`` iterator. ``reply_headers`` and ``reply_status`` are the operation's to set, where the
+    reply needs what its output shape cannot say (206 for a range of an object).
     """
 
     service: ServiceModel
@@ -100,6 +101,7 @@ class Call:
     request_id: str
     http: HttpRequest
     reply_headers: dict[str, str] = field(default_factory=dict)
+    reply_status: int | None = None  # instead of the operation's usual one (206 for a part of an object)
 
 
 ReplyMembers: TypeAlias = "Mapping[str, Any]"

@@ -40,8 +40,9 @@ class BlobFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        root.mkdir(exist_ok=True, mode=0o700)
         for number in range(256):
-            (root / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
+            (root / f"{number:02x}").mkdir(exist_ok=True, mode=0o700)
 
     def path(self, name: str) -> Path:
         return self._root / name[:2] / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from clary.faults import Conflict, Fault, Invalid
 from clary.objects.keys import ALGORITHMS
@@ -187,19 +187,20 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     return first, last
 
 
-def part_range(info: ObjectInfo, number: int) -> tuple[int, int]:
-    """First and last byte of a part of a multipart object. Raises `Invalid` (``InvalidPartNumber``)."""
+def part_range(info: ObjectInfo, number: int) -> tuple[int, int] | None:
+    """First and last byte of a part of a multipart object; ``None`` for one that is empty, and so the whole.
+
+    Raises `Invalid` (``InvalidPartNumber``).
+    """
     sizes = list(info.part_sizes) or [info.size_bytes]
     if not 1 <= number <= len(sizes):
         raise Invalid("The requested partnumber is not satisfiable", code="InvalidPartNumber", status=416)
     first = sum(sizes[: number - 1])
-    return first, first + sizes[number - 1] - 1
+    return (first, first + sizes[number - 1] - 1) if info.size_bytes else None
 
 
 def copy_source(text: str) -> tuple[str, str]:
     """Bucket and key of an ``x-amz-copy-source`` header. Raises `Invalid`."""
-    from urllib.parse import unquote
-
     path, _, query = text.lstrip("/").partition("?")
     bucket, _, key = unquote(path).partition("/")
     version = dict(parse_qsl(query)).get("versionId")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -47,37 +48,44 @@ async def put_object(context: RequestContext, request: Members) -> ReplyMembers:
 
 @operation("s3")
 async def get_object(context: RequestContext, request: Members) -> ReplyMembers:
-    info, span = await _looked_up(context, request)
-    if span is None:
-        first, last = 0, None
-        length = info.size_bytes
-    else:
-        first, last = span
-        length = last - first + 1
-    if info.size_bytes == 0:
-        first, last = 0, None
-    info, body = await context.backends.objects.read(
-        request["Bucket"], request["Key"], first=first, last=last
-    )
-    reply = described(info, request, part=span is not None)
-    if span is not None:
-        reply["ContentRange"] = f"bytes {span[0]}-{span[1]}/{info.size_bytes}"
-        context.call.reply_headers["x-clary-status"] = "206"
-    return {**reply, "ContentLength": length, "Body": body}
+    bucket, key = request["Bucket"], request["Key"]
+    while True:
+        seen, span = await _looked_up(context, request)
+        first, last = span or (0, None)
+        info, body = await context.backends.objects.read(bucket, key, first=first, last=last)
+        if (info.etag, info.size_bytes, info.modified_at) == (seen.etag, seen.size_bytes, seen.modified_at):
+            break
+        # Another version came between the look and the read: its conditions and range are not checked yet.
+        await _discard(body)
+    return {**_part(context, info, span, request), "Body": body}
 
 
 @operation("s3")
 async def head_object(context: RequestContext, request: Members) -> ReplyMembers:
     info, span = await _looked_up(context, request)
+    return _part(context, info, span, request)
+
+
+def _part(
+    context: RequestContext, info: ObjectInfo, span: tuple[int, int] | None, request: Members
+) -> Members:
+    """What GetObject and HeadObject say of the bytes ``span`` of an object (``None``: of all)."""
     reply = described(info, request, part=span is not None)
     if span is None:
         return {**reply, "ContentLength": info.size_bytes}
-    context.call.reply_headers["x-clary-status"] = "206"
+    context.call.reply_status = 206
     return {
         **reply,
         "ContentLength": span[1] - span[0] + 1,
         "ContentRange": f"bytes {span[0]}-{span[1]}/{info.size_bytes}",
     }
+
+
+async def _discard(body: AsyncIterator[bytes]) -> None:
+    """Let go of a body that nobody will read."""
+    close = getattr(body, "aclose", None)
+    if close is not None:
+        await close()
 
 
 async def _looked_up(context: RequestContext, request: Members) -> tuple[ObjectInfo, tuple[int, int] | None]:
