@@ -20,8 +20,9 @@ HOME = ("1", "r")
 
 
 def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
-    TelemetryDatabase(tmp_path / "t.sqlite")
+    logs = SqliteLogStore(TelemetryDatabase(tmp_path / "t.sqlite"))
     assert stat.S_IMODE((tmp_path / "t.sqlite").stat().st_mode) == 0o600
+    asyncio.run(logs.close())
 
 
 def test_a_file_of_a_newer_clary_is_refused(tmp_path: Path) -> None:
