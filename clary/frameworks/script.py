@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
@@ -53,9 +53,10 @@ def run_shell(script: Path, arguments: Sequence[str], code: Path) -> Ended:
     script.chmod(script.stat().st_mode | 0o111)
     name = f"./{script.relative_to(code)}"
     command = ["/bin/sh", "-c", 'exec "$0" "$@"', name, *arguments]
-    # A group of its own: it gets the platform's signals from here, and only once.
-    process = subprocess.Popen(command, cwd=code, start_new_session=True)
-    with _passing_on(process):
+    with _Relay() as relay:
+        # A group of its own: it gets the platform's signals through the relay, and only once.
+        process = subprocess.Popen(command, cwd=code, start_new_session=True)
+        relay.pass_on_to(process.pid)
         status = process.wait()
     if status == 0:
         return Ended(0)
@@ -103,16 +104,31 @@ def _exited(code: object) -> Ended:
     return Ended(1, f"the script ended with: {code}")
 
 
-@contextlib.contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+class _Relay:
+    """Passes signals that ask to end on to a group of processes; those that come before it is known, then."""
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self._group = 0
+        self._early: list[int] = []
+
+    def __enter__(self) -> _Relay:
+        self._before = {
+            number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def pass_on_to(self, group: int) -> None:
+        self._group = group
+        while self._early:
+            self._take(self._early.pop(0), None)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if not self._group:
+            self._early.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._group, number)
