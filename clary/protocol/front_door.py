@@ -1,8 +1,9 @@
 """The ASGI application that every AWS request goes through.
 
-`CHAIN` is the way of a request, a step a line. What a step learns it writes on the `Exchange`; a step that
-raises a `Fault` ends the way, and the client reads the fault in the words of its service's protocol. Anything
-else that is raised is a bug: it is logged with the request id, and the id is all that the client sees of it.
+`CHAIN` is the way of a request, a step a line (`FORM_CHAIN` that of S3's uploads by HTML form). What a step
+learns it writes on the `Exchange`; a step that raises a `Fault` ends the way, and the client reads the fault
+in the words of its service's protocol. Anything else that is raised is a bug: it is logged with the request
+id, and the id is all that the client sees of it.
 
 Beside the chain there are mounts (paths that are no AWS service, such as ``/.clary/health``) and the
 forwarding of invocations to the gateway, which verifies them itself.
@@ -25,6 +26,8 @@ from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel
 
 from clary.faults import Fault, Internal, LimitExceeded, Unavailable
+from clary.protocol import browser_upload
+from clary.protocol.browser_upload import Upload
 from clary.protocol.codecs import Codec, codec_for
 from clary.protocol.faults import to_wire
 from clary.protocol.identify import Destination, find_operation, find_service, unknown_operation
@@ -81,6 +84,7 @@ class Exchange:
     payload: bytes = b""
     streams: bool = False
     members: Members = field(default_factory=dict)
+    upload: Upload | None = None
     call: Call | None = None
     reply: ReplyMembers = field(default_factory=dict)
     response: HttpResponse | None = None
@@ -151,7 +155,7 @@ class FrontDoor:
                     return _with_request_id(await mount(exchange.request), exchange.request_id)
             if _reserved(exchange.request.raw_path):
                 return _reserved_reply(exchange)
-            for step in CHAIN:
+            for step in self._chain(exchange):
                 await step(self, exchange)
             assert exchange.response is not None
             return exchange.response
@@ -171,6 +175,11 @@ class FrontDoor:
                 ),
             )
 
+    def _chain(self, exchange: Exchange) -> tuple[Step, ...]:
+        exchange.destination = exchange.destination or find_service(exchange.request, self._own_names)
+        form = browser_upload.is_browser_upload(exchange.destination, exchange.request)
+        return FORM_CHAIN if form else CHAIN
+
     def _refuse(self, exchange: Exchange, fault: Fault) -> HttpResponse:
         """The fault as the client's protocol writes it."""
         if exchange.model is None or exchange.codec is None:
@@ -188,10 +197,10 @@ class FrontDoor:
         if self._in_flight > MAX_REQUESTS_IN_FLIGHT:
             raise Unavailable("Please reduce your request rate: the server has its hands full.")
 
-    async def find_service(self, exchange: Exchange) -> None:
-        """Which service, and how it is spoken to."""
-        destination = exchange.destination or find_service(exchange.request, self._own_names)
-        exchange.destination = destination
+    async def find_model(self, exchange: Exchange) -> None:
+        """The service's model, and how it is spoken to."""
+        assert exchange.destination is not None
+        destination = exchange.destination
         exchange.model = self._models[destination.service]
         exchange.codec = codec_for(destination.protocol)
 
@@ -221,7 +230,7 @@ class FrontDoor:
         if exchange.destination.service == "s3":
             assert exchange.operation is not None and exchange.codec is not None
             declared = declared_payload_hash(request, exchange.opened)
-            exchange.opened.check(request, signed_payload_hash(exchange.opened, declared))
+            exchange.opened.check(request, signed_payload_hash(request, exchange.opened, declared))
             request.body = s3_body(
                 aiter_of(exchange.received),
                 request,
@@ -271,7 +280,7 @@ class FrontDoor:
             caller=exchange.opened.caller,
             region=exchange.opened.region,
             request_id=exchange.request_id,
-            http=exchange.request,
+            http=exchange.upload.request if exchange.upload else exchange.request,
         )
         exchange.reply = await handler(exchange.call)
 
@@ -279,9 +288,29 @@ class FrontDoor:
         """Members to bytes."""
         assert exchange.codec is not None and exchange.operation is not None and exchange.call is not None
         response = exchange.codec.serialize_reply(exchange.operation, exchange.reply, exchange.request_id)
+        response.status = exchange.call.reply_status or response.status
         for name, value in exchange.call.reply_headers.items():
             response.headers.set(name, value)
         exchange.response = response
+
+    async def accept_form(self, exchange: Exchange) -> None:
+        """Hold a form against its signed policy, and take it for the PutObject that it stands for."""
+        assert exchange.destination is not None and exchange.model is not None and exchange.codec is not None
+        if ("s3", "put_object") not in self._handlers:
+            raise unknown_operation(exchange.destination, "PostObject")
+        upload = await browser_upload.accept(exchange.request, exchange.destination, self._authenticator)
+        exchange.upload = upload
+        exchange.opened = Opened(upload.caller, upload.region, None, None, "s3")
+        exchange.operation = exchange.model.operation_model("PutObject")
+        exchange.members = exchange.codec.parse_request(
+            exchange.operation, upload.request, b"", upload.path_parameters
+        )
+
+    async def answer_form(self, exchange: Exchange) -> None:
+        """Answer as the form asked."""
+        assert exchange.upload is not None
+        host = exchange.request.headers.get("host") or "localhost"
+        exchange.response = browser_upload.reply(exchange.upload, exchange.reply, exchange.request_id, host)
 
     def _identify(self, exchange: Exchange) -> None:
         assert exchange.destination is not None and exchange.model is not None
@@ -312,8 +341,8 @@ class FrontDoor:
 Step: TypeAlias = "Callable[[FrontDoor, Exchange], Awaitable[None]]"
 
 CHAIN: tuple[Step, ...] = (
+    FrontDoor.find_model,
     FrontDoor.limit,
-    FrontDoor.find_service,
     FrontDoor.open_claim,
     FrontDoor.find_operation,
     FrontDoor.take_body,
@@ -322,6 +351,14 @@ CHAIN: tuple[Step, ...] = (
     FrontDoor.validate,
     FrontDoor.dispatch,
     FrontDoor.serialize,
+)
+FORM_CHAIN: tuple[Step, ...] = (
+    FrontDoor.find_model,
+    FrontDoor.limit,
+    FrontDoor.accept_form,
+    FrontDoor.validate,
+    FrontDoor.dispatch,
+    FrontDoor.answer_form,
 )
 
 

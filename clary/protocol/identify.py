@@ -77,6 +77,7 @@ _S3_HOST = re.compile(
     r"(?:[.-](?:dualstack\.)?[a-z]{2}(?:-[a-z]+)+-\d)?\.amazonaws\.com(?:\.cn)?\Z"
 )
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+_VERSION_IN_QUERY = re.compile(r"(?:^|&)Version=(\d{4}-\d\d-\d\d)(?:&|\Z)")
 _OPERATION_NAME = re.compile(r"[A-Za-z0-9_]{1,128}\Z")
 
 
@@ -190,11 +191,9 @@ def _unsigned_service(request: HttpRequest, host: str) -> str:
                 return name
     if request.method == "POST" and request.raw_path.startswith("/endpoints/"):
         return "sagemaker"
-    fields = _fields(request.query)
-    if "Action" in fields:
-        return _BY_VERSION.get(fields.get("Version", ""), "sts")
     if _speaks_form(request):
-        return "sts"
+        found = _VERSION_IN_QUERY.search(request.query)
+        return _BY_VERSION.get(found[1], "sts") if found else "sts"
     content_type = request.headers.get("content-type") or ""
     return "sagemaker" if content_type.startswith("application/x-amz-json") else "s3"
 

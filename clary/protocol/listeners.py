@@ -95,6 +95,7 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.access_log = False  # it would write the queries of presigned URLs; the front door has its own
         self._first_head = self.loop.call_later(FIRST_HEAD_SECONDS, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -125,16 +125,14 @@ def s3_body(
     `Fault` at once for what the head alone shows to be wrong, while iterating for the rest.
     """
     length = content_length(request.headers)
-    checks = _Checks()
+    checks = BodyChecks()
     checks.length = length
-    framed = declared_hash in STREAMING_HASHES or "aws-chunked" in (
-        request.headers.get("content-encoding") or ""
-    )
+    framed = declared_hash in STREAMING_HASHES
     limit = MAX_OBJECT_BYTES
     if framed:
         decoded = _decoded_length(request.headers)
         trailers = _trailer_names(request.headers)
-        signed = declared_hash in STREAMING_HASHES and declared_hash != STREAMING_UNSIGNED_TRAILER
+        signed = declared_hash != STREAMING_UNSIGNED_TRAILER
         framing = Framing(signed, opened.chunk_signer if signed else None, trailers, decoded)
         raw = decode_chunks(
             raw, framing, lambda name, value: _take_trailer(name, value, checks, request.headers)
@@ -147,16 +145,7 @@ def s3_body(
         raise _entity_too_large(checks.length)
     if declared_hash != UNSIGNED_PAYLOAD and not framed:
         checks.sha256 = declared_hash
-    md5 = request.headers.get("content-md5")
-    if md5 is not None:
-        checks.md5 = decode_digest(md5, 16)
-        if checks.md5 is None:
-            raise Invalid("The Content-MD5 you specified was invalid.", code="InvalidDigest", status=400)
-    if checksums_of_body:
-        for name, value in request.headers.items():
-            if name.startswith(CHECKSUM_PREFIX) and name not in _NOT_DIGESTS:
-                checks.expect(name)
-                checks.give(name, value)
+    checks.take_headers(request.headers, checksums=checksums_of_body)
     return checks.follow(raw, limit)
 
 
@@ -185,12 +174,12 @@ def _unframe(headers: Headers) -> None:
         headers.set("content-encoding", ", ".join(kept))
 
 
-def _take_trailer(name: str, value: str, checks: _Checks, headers: Headers) -> None:
+def _take_trailer(name: str, value: str, checks: BodyChecks, headers: Headers) -> None:
     checks.give(name, value)
     headers.set(name, value)
 
 
-class _Checks:
+class BodyChecks:
     """What a body must be, and the sums that run along to find out."""
 
     def __init__(self) -> None:
@@ -200,6 +189,18 @@ class _Checks:
         self._algorithm = ""
         self._checksum: Checksum | None = None
         self._given: str | None = None
+
+    def take_headers(self, headers: Headers, *, checksums: bool = True) -> None:
+        """Heed the checksums in ``headers``: Content-MD5, and those of S3 if ``checksums``."""
+        md5 = headers.get("content-md5")
+        if md5 is not None:
+            self.md5 = decode_digest(md5, 16)
+            if self.md5 is None:
+                raise Invalid("The Content-MD5 you specified was invalid.", code="InvalidDigest", status=400)
+        for name, value in headers.items() if checksums else ():
+            if name.startswith(CHECKSUM_PREFIX) and name not in _NOT_DIGESTS:
+                self.expect(name)
+                self.give(name, value)
 
     def expect(self, header: str) -> None:
         """A checksum is promised by ``header``: compute it along."""

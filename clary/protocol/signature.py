@@ -13,6 +13,7 @@ import functools
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
@@ -37,6 +38,10 @@ STREAMING_SIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 STREAMING_SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 STREAMING_HASHES = frozenset({STREAMING_UNSIGNED_TRAILER, STREAMING_SIGNED, STREAMING_SIGNED_TRAILER})
 
+_CLAIM_NAMES = frozenset(
+    f"x-amz-{name}"
+    for name in ("algorithm", "credential", "date", "expires", "signedheaders", "signature", "security-token")
+)
 _TIMESTAMP = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z\Z")
 _SCOPE_IN_HEADER = re.compile(r"Credential=([^/,\s]+)/(\d{8})/([^/,\s]+)/([^/,\s]+)/aws4_request")
 _SCOPE_IN_QUERY = re.compile(
@@ -191,6 +196,8 @@ class Authenticator:
         self._check_time(signature, dialect)
         if key.secret is not None:
             _demand_signed(request, signature, dialect)
+        if dialect == "s3" and signature.presigned:
+            _take_headers_from(_lower_fields(request.query), request)
         return Opened(key.caller, scope.region, signature, key, dialect)
 
     async def key(self, access_key_id: str, session_token: str | None, dialect: Dialect) -> AccessKey:
@@ -202,6 +209,25 @@ class Authenticator:
             raise refusals.expired_token(dialect)
         return key
 
+    @property
+    def verifies(self) -> bool:
+        """Whether signatures count."""
+        return self._verify
+
+    def now(self) -> float:
+        """The time that signatures are held against, in epoch seconds."""
+        return self._clock.now()
+
+    def region(self, scope: CredentialScope | None) -> str:
+        """The region a request is for, where its signature may not say."""
+        return scope.region if scope else self._default_region
+
+    async def trusted(self, access_key_id: str | None, session_token: str | None) -> Caller:
+        """The caller behind a key id that nobody verifies; unknown ones own the default account."""
+        key = await self._key_ring.find(access_key_id, session_token) if access_key_id else None
+        account = self._default_account
+        return key.caller if key else Caller(account, f"arn:aws:iam::{account}:root", account, "")
+
     async def _open_v2(self, request: HttpRequest, bucket: str | None) -> Opened:
         claim = signature_v2.read_presigned(request)
         key = await self.key(claim.access_key_id, claim.session_token, "s3")
@@ -209,18 +235,18 @@ class Authenticator:
             raise refusals.request_expired("s3")
         if key.secret is not None and not signature_v2.matches(request, claim, key.secret, bucket):
             raise refusals.signature_mismatch("s3")
+        _take_headers_from(claim.headers, request)
         return Opened(key.caller, self._default_region, None, key, "s3")
 
     async def _trust(self, request: HttpRequest, dialect: Dialect) -> Opened:
         scope = glimpse_scope(request)
-        region = scope.region if scope else self._default_region
-        key = None
-        if scope is not None:
-            token = request.headers.get("x-amz-security-token")
-            key = await self._key_ring.find(scope.access_key_id, token)
-        account = self._default_account
-        caller = key.caller if key else Caller(account, f"arn:aws:iam::{account}:root", account, "")
-        return Opened(caller, region, None, None, dialect)
+        fields = _lower_fields(request.query)
+        access_key_id = scope.access_key_id if scope else fields.get("awsaccesskeyid")
+        token = request.headers.get("x-amz-security-token") or fields.get("x-amz-security-token")
+        caller = await self.trusted(access_key_id, token)
+        if dialect == "s3":
+            _take_headers_from(fields, request)
+        return Opened(caller, self.region(scope), None, None, dialect)
 
     def _check_time(self, signature: Signature, dialect: Dialect) -> None:
         now = self._clock.now()
@@ -370,6 +396,18 @@ def _demand_signed(request: HttpRequest, signature: Signature, dialect: Dialect)
         raise refusals.malformed(dialect, "The request must have exactly one Host header.")
 
 
+def _lower_fields(query: str) -> dict[str, str]:
+    return {name.lower(): value for name, value in parse_qsl(query, keep_blank_values=True)}
+
+
+def _take_headers_from(query: Mapping[str, str], request: HttpRequest) -> None:
+    """Let the query of a verified presigned URL stand for headers, as S3 does (``x-amz-meta-a=b``)."""
+    for name, value in query.items():
+        stands = name.startswith("x-amz-") and name not in _CLAIM_NAMES
+        if (stands or name in signature_v2.STANDS_FOR_HEADER) and name not in request.headers:
+            request.headers.set(name, value)
+
+
 def matches(request: HttpRequest, signature: Signature, secret: str, payload_hash: str, *, s3: bool) -> bool:
     """Whether ``signature`` is the one that ``secret`` gives for ``request``.
 
@@ -484,9 +522,14 @@ def declared_payload_hash(request: HttpRequest, opened: Opened) -> str:
     return declared
 
 
-def signed_payload_hash(opened: Opened, declared: str) -> str:
+def signed_payload_hash(request: HttpRequest, opened: Opened, declared: str) -> str:
     """What an S3 signature covers in place of the body: of a presigned URL, only what was signed into it."""
     signature = opened.signature
-    if signature is None or not signature.presigned or "x-amz-content-sha256" in signature.signed_headers:
+    if (
+        signature is None
+        or not signature.presigned
+        or "x-amz-content-sha256" in signature.signed_headers
+        or "x-amz-content-sha256=" in request.query.lower()
+    ):
         return declared
     return UNSIGNED_PAYLOAD

@@ -55,7 +55,7 @@ _COVERED = frozenset(
         "website",
     ]
 )
-_STANDS_FOR_HEADER = ("content-type", "content-md5")
+STANDS_FOR_HEADER = ("content-type", "content-md5")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read_presigned(request: HttpRequest) -> PresignedClaim:
     headers = {
         name.lower(): value
         for name, value in parts.items()
-        if name.lower().startswith("x-amz-") or name.lower() in _STANDS_FOR_HEADER
+        if name.lower().startswith("x-amz-") or name.lower() in STANDS_FOR_HEADER
     }
     token = headers.get("x-amz-security-token", request.headers.get("x-amz-security-token"))
     return PresignedClaim(parts["AWSAccessKeyId"], signature, expires, float(expires), headers, token)
