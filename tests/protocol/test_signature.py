@@ -84,7 +84,7 @@ def verify(request: HttpRequest, body: bytes, scope: str = "logs", **options: An
     opened = asyncio.run(authenticator(**options).open(request, dialects.get(scope, "json"), scope))
     if scope == "s3":
         declared = declared_payload_hash(request, opened)
-        opened.check(request, signed_payload_hash(opened, declared))
+        opened.check(request, signed_payload_hash(request, opened, declared))
     else:
         opened.check(request, hashlib.sha256(body).hexdigest())
     return opened.caller
