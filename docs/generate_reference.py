@@ -36,7 +36,8 @@ def settings() -> Iterator[str]:
 
 def operations() -> Iterator[str]:
     yield "# Operations\n"
-    yield "What Clary answers of each AWS service. Anything else is refused with an error that names the operation."
+    yield "What Clary answers of each AWS service. Anything else is refused with an error that names the"
+    yield "operation."
     models = ServiceModels()
     handlers = load_operations()
     for service in sorted({service for service, _ in handlers}):
