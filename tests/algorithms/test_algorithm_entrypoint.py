@@ -39,7 +39,7 @@ def test_a_job_trains_and_ends_with_zero(folder: Any) -> None:
 def test_a_callers_mistake_ends_with_one_and_a_failure_file(folder: Any) -> None:
     folder.channel("train", {"a.csv": b"1,2\n0,three\n"})
     code, _, err = folder.run(num_round=3)
-    reason = "ClientError: a.csv, line 2, column 2: 'three' is not a number."
+    reason = "ClientError: train/a.csv, line 2, column 2: 'three' is not a number."
     assert code == 1 and folder.failure == reason and reason in err
     assert "Traceback" not in err
 

@@ -296,3 +296,28 @@ def test_execution_parameters_are_the_containers(monkeypatch: pytest.MonkeyPatch
         "BatchStrategy": "MULTI_RECORD",
         "MaxPayloadInMB": 6,
     }
+
+
+def test_threads_that_ask_at_once_get_their_own_answers(served: Callable[..., Predictor]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = booster("multi:softprob")
+    answer = served(model)
+    requests = [csv_of(FEATURES[start : start + 1 + start % 3]) for start in range(60)] * 5
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda body: answer(body, CSV, CSV), requests))
+    assert found == [answer(body, CSV, CSV) for body in requests]
+
+
+def test_another_version_of_the_library_answers_the_same(
+    served: Callable[..., Predictor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = booster()
+    fast = served(model)(csv_of(FEATURES[:5]), CSV, JSON)
+    monkeypatch.setattr("clary.algorithms.xgboost.in_place.xgboost.core._LIB", None)
+    from clary.algorithms.xgboost.in_place import DensePredictor
+
+    plain = DensePredictor(model, 0, 0)
+    monkeypatch.undo()
+    scores = [{"score": score} for score in plain(FEATURES[:5]).tolist()]
+    assert json.loads(fast[1]) == {"predictions": scores}

@@ -352,8 +352,14 @@ def test_a_job_stopped_before_its_first_round_has_nothing_to_keep(two_channels: 
         ({"a.csv": b"1,2\n0,3\n", "b.csv": b"1,2\n\nnan,3\n"}, "b.csv, line 3: the label is missing or NaN."),
         ({"a.csv": b"1,2\n,3\n"}, "a.csv, line 2: the label is missing or NaN."),
         ({"a.csv": b"1,2\ninf,3\n"}, "a.csv, line 2: the label is infinite."),
-        ({"a.csv": b"1,2\n\n2,3\n"}, "label must be in [0,1] for logistic regression; a.csv, line 3 has 2"),
-        ({"a.csv": b"1,2\n", "b.csv": b"1,2,3\n"}, "b.csv has 2 feature columns, but a.csv has 1."),
+        (
+            {"a.csv": b"1,2\n\n2,3\n"},
+            "label must be in [0,1] for logistic regression; train/a.csv, line 3 has 2",
+        ),
+        (
+            {"a.csv": b"1,2\n", "b.csv": b"1,2,3\n"},
+            "train/b.csv has 2 feature columns, but train/a.csv has 1.",
+        ),
         ({"a.csv": b"1\n0\n"}, "a.csv: 1 column(s), but there must be a label"),
         ({"a.csv": b"", "b.csv": b" \n"}, "The files of channel 'train' are empty."),
         ({"_SUCCESS": b""}, "The channel 'train' holds no files."),
@@ -373,7 +379,7 @@ def test_bad_weights_are_refused_with_their_line(folder: Any) -> None:
 def test_a_class_beyond_num_class_is_refused_with_its_line(folder: Any) -> None:
     folder.channel("train", {"a.csv": b"0,1\n1,2\n3,4\n"})
     words = refusal(folder, objective="multi:softmax", num_class=3)
-    assert words == "label must be in [0, num_class), num_class being 3; a.csv, line 3 has 3"
+    assert words == "label must be in [0, num_class), num_class being 3; train/a.csv, line 3 has 3"
 
 
 @pytest.mark.parametrize(

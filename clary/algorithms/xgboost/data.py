@@ -94,7 +94,7 @@ def read_channel(folder: Path, content_type: str, *, csv_weights: bool) -> Rows:
     for path in data_files(folder):
         data = path.read_bytes()
         if data.strip():
-            part = reader(data, str(path.relative_to(folder)), csv_weights)
+            part = reader(data, f"{folder.name}/{path.relative_to(folder)}", csv_weights)
             _check_labels(part)
             parts.append(part)
     if not parts:
