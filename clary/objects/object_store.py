@@ -45,13 +45,17 @@ class PutOptions:
     """What is stored with an object, and the conditions under which.
 
     ``checksums`` are what the caller promised (algorithm to base64); ``checksum_algorithm`` is computed
-    and kept even when no value was promised. ``if_match`` and ``if_none_match`` ("*") guard the write.
+    and kept even when no value was promised. ``checksum_type`` of a multipart upload tells whether it is of
+    the whole (``FULL_OBJECT``) or of the parts' own (``COMPOSITE``); ``None`` is the latter, except for
+    CRC64NVME, which is always of the whole.
+    ``if_match`` and ``if_none_match`` ("*") guard the write.
     """
 
     content_headers: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     checksum_algorithm: str | None = None
+    checksum_type: str | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
     content_md5: str | None = None
     if_match: str | None = None

@@ -627,6 +627,22 @@ class ObjectStoreConformance:
 
         self.run(facts)
 
+    def test_the_checksum_of_the_whole_is_made_where_the_upload_began_with_that(self) -> None:
+        data = [b"a" * PART_BYTES, b"b"]
+
+        async def facts(store: ObjectStore) -> None:
+            options = PutOptions(checksum_algorithm="CRC32", checksum_type="FULL_OBJECT")
+            upload = (await store.create_upload(BUCKET, "k", options)).upload_id
+            named = []
+            for number, each in enumerate(data, 1):
+                part = await store.put_part(BUCKET, "k", upload, number, body(each), PutOptions())
+                named.append((number, part.etag))
+            info = await store.complete_upload(BUCKET, "k", upload, named, PutOptions())
+            assert info.checksums == {"CRC32": checksum("CRC32", b"".join(data))}
+            assert info.checksum_type == "FULL_OBJECT"
+
+        self.run(facts)
+
     def test_conditions_guard_a_completion(self) -> None:
         async def facts(store: ObjectStore) -> None:
             upload = (await store.create_upload(BUCKET, "k", PutOptions())).upload_id

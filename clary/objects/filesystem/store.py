@@ -401,7 +401,7 @@ class FilesystemObjectStore:
         chosen = _chosen(parts, there)
         algorithm = upload.options.checksum_algorithm
         whole = options.checksums or {}
-        full = bool(whole) or algorithm == "CRC64NVME"
+        full = bool(whole) or algorithm == "CRC64NVME" or upload.options.checksum_type == "FULL_OBJECT"
         algorithms = set(whole) | ({algorithm} if algorithm and full else set())
         blob = await self._blobs.join([name for _, name in chosen], algorithms)
         try:

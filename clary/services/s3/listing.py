@@ -132,7 +132,7 @@ def _token(marker: str) -> str:
 
 def _read_token(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode("utf-8", "surrogatepass")
+        return base64.b64decode(token.encode(), b"-_", validate=True).decode("utf-8", "surrogatepass")
     except (binascii.Error, ValueError):
         raise Invalid(
             "The continuation token provided is incorrect", code="InvalidArgument", status=400

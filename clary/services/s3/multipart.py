@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
-from clary.faults import Invalid
+from clary.faults import Invalid, NotFound
 from clary.objects.keys import ALGORITHMS
-from clary.objects.object_store import Part, PutOptions
+from clary.objects.object_store import MAX_PARTS, Part, PutOptions
 from clary.protocol.wire import Members, ReplyMembers
 from clary.services.operation import RequestContext, operation
 from clary.services.s3.object_members import (
-    byte_range,
     check_copy_conditions,
     checksum_members,
     copy_source,
@@ -20,20 +20,49 @@ from clary.services.s3.object_members import (
 from clary.services.s3.owned_bucket import check_expected_source, invalid_argument, owned_bucket
 
 MAX_LISTED = 1000
+_COPIED_RANGE = re.compile(r"bytes=(\d+)-(\d+)\Z", re.ASCII)
 
 
 @operation("s3")
 async def create_multipart_upload(context: RequestContext, request: Members) -> ReplyMembers:
     await owned_bucket(context, request)
-    options = replace(put_options(request), checksums={}, if_match=None, if_none_match=None)
+    options = put_options(request)
+    options = replace(
+        options,
+        checksums={},
+        if_match=None,
+        if_none_match=None,
+        checksum_type=_checksum_type(options.checksum_algorithm, request.get("ChecksumType")),
+    )
     upload = await context.backends.objects.create_upload(request["Bucket"], request["Key"], options)
     return {
         "Bucket": upload.bucket,
         "Key": upload.key,
         "UploadId": upload.upload_id,
         "ChecksumAlgorithm": options.checksum_algorithm,
-        "ChecksumType": request.get("ChecksumType"),
+        "ChecksumType": options.checksum_type,
     }
+
+
+def _checksum_type(algorithm: str | None, asked: str | None) -> str | None:
+    """Of what an upload's checksum is. Raises `Invalid` if the algorithm cannot do what is asked."""
+    possible = {"CRC64NVME": ("FULL_OBJECT",), "SHA1": ("COMPOSITE",), "SHA256": ("COMPOSITE",)}
+    if algorithm is None:
+        if asked is None:
+            return None
+        raise Invalid(
+            "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
+            code="InvalidRequest",
+            status=400,
+        )
+    allowed = possible.get(algorithm, ("COMPOSITE", "FULL_OBJECT"))
+    if asked is not None and asked not in allowed:
+        raise Invalid(
+            f"The {asked} checksum type cannot be used with the {algorithm.lower()} checksum algorithm.",
+            code="InvalidRequest",
+            status=400,
+        )
+    return asked or allowed[0]
 
 
 @operation("s3")
@@ -64,15 +93,9 @@ async def upload_part_copy(context: RequestContext, request: Members) -> ReplyMe
     objects = context.backends.objects
     info = await objects.head(source_bucket, source_key)
     check_copy_conditions(info, request)
-    span = None
-    if request.get("CopySourceRange"):
-        span = byte_range(request["CopySourceRange"], info.size_bytes)
-        if span is None or span[1] - span[0] + 1 > info.size_bytes:
-            raise invalid_argument(
-                "The x-amz-copy-source-range value must be of the form bytes=first-last",
-                "x-amz-copy-source-range",
-                request["CopySourceRange"],
-            )
+    span = (
+        _copied_range(request["CopySourceRange"], info.size_bytes) if "CopySourceRange" in request else None
+    )
     _, body = await objects.read(
         source_bucket, source_key, first=span[0] if span else 0, last=span[1] if span else None
     )
@@ -81,6 +104,49 @@ async def upload_part_copy(context: RequestContext, request: Members) -> ReplyMe
     )
     result = {"ETag": f'"{part.etag}"', "LastModified": part.modified_at, **_checksums(part)}
     return {"CopyPartResult": result}
+
+
+def _copied_range(text: str, size: int) -> tuple[int, int]:
+    """First and last byte of the part of a source of ``size`` bytes that is copied. Raises `Invalid`."""
+    found = _COPIED_RANGE.match(text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise invalid_argument(
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are "
+            "the zero-based offsets of the first and last bytes to copy",
+            "x-amz-copy-source-range",
+            text,
+        )
+    if int(found[2]) >= size:
+        raise invalid_argument(
+            f"Range specified is not valid for source object of size: {size}", "x-amz-copy-source-range", text
+        )
+    return int(found[1]), int(found[2])
+
+
+async def _check_named_checksums(
+    context: RequestContext, request: Members, named: list[dict[str, Any]]
+) -> None:
+    """Raises `Invalid` if a completion names a checksum that is not its part's."""
+    if not any(f"Checksum{name}" in part for part in named for name in ALGORITHMS):
+        return
+    try:
+        parts = await context.backends.objects.list_parts(
+            request["Bucket"], request["Key"], request["UploadId"], limit=MAX_PARTS
+        )
+    except NotFound:
+        return  # completed before, or not there at all: the completion itself tells
+    kept = {part.number: part.checksums for part in parts}
+    for part in named:
+        for name in ALGORITHMS:
+            given, computed = part.get(f"Checksum{name}"), kept.get(part["PartNumber"], {}).get(name)
+            if given is not None and computed is not None and given != computed:
+                raise Invalid(
+                    "One or more of the specified parts could not be found. The part may not have been "
+                    "uploaded, or the specified entity tag may not match the part's entity tag.",
+                    code="InvalidPart",
+                    status=400,
+                    fields={"PartNumber": part["PartNumber"]},
+                )
 
 
 @operation("s3")
@@ -93,6 +159,7 @@ async def complete_multipart_upload(context: RequestContext, request: Members) -
             code="MalformedXML",
             status=400,
         )
+    await _check_named_checksums(context, request, named)
     composite = request.get("ChecksumType") == "COMPOSITE"
     checksums = {
         name: request[f"Checksum{name}"]

@@ -126,9 +126,9 @@ def check_read_conditions(info: ObjectInfo, request: Mapping[str, Any]) -> None:
         raise _precondition("If-Unmodified-Since")
     if none_match is not None:
         if _names(none_match, info.etag):
-            raise Fault("Not Modified", code="304", status=304)
+            raise Conflict("Not Modified", code="NotModified", status=304)
     elif request.get("IfModifiedSince") is not None and modified <= request["IfModifiedSince"]:
-        raise Fault("Not Modified", code="304", status=304)
+        raise Conflict("Not Modified", code="NotModified", status=304)
 
 
 def check_copy_conditions(info: ObjectInfo, request: Mapping[str, Any]) -> None:
