@@ -40,10 +40,10 @@ def task_credentials(
             status = await driver.inspect(identity.task_id)
             if status is None or status.phase.final:
                 raise AccessDenied("This task does not run any more: its credentials are gone.")
+            return _json(200, _document(secret, identity, clock.now()))
         except Fault as fault:
-            document = {"code": "AccessDenied", "message": fault.message}
+            document = {"code": fault.code or "AccessDenied", "message": fault.message}
             return _json(fault.status or 403, document)
-        return _json(200, _document(secret, identity, clock.now()))
 
     return answer
 
