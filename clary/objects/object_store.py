@@ -118,8 +118,8 @@ class ObjectStore(Protocol):
     ) -> tuple[ObjectInfo, AsyncIterator[bytes]]:
         """The bytes ``first`` to ``last`` (inclusive) of one version, whatever is written meanwhile."""
 
-    async def delete(self, bucket: str, key: str) -> None:
-        """Deleting what is not there is not an error."""
+    async def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> None:
+        """Deleting what is not there is not an error, unless ``if_match`` demands a version of it."""
 
     async def copy(
         self, source_bucket: str, source_key: str, bucket: str, key: str, options: PutOptions | None

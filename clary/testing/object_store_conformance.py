@@ -435,6 +435,18 @@ class ObjectStoreConformance:
 
         self.run(facts)
 
+    def test_a_condition_guards_a_delete(self) -> None:
+        async def facts(store: ObjectStore) -> None:
+            await put(store, "k", b"1")
+            with pytest.raises(Conflict):
+                await store.delete(BUCKET, "k", if_match=etag(b"other"))
+            assert await content(store, "k") == b"1"
+            await store.delete(BUCKET, "k", if_match=etag(b"1"))
+            with pytest.raises(NotFound):
+                await store.delete(BUCKET, "k", if_match=etag(b"1"))
+
+        self.run(facts)
+
     def test_of_many_that_want_to_be_first_one_is(self) -> None:
         async def facts(store: ObjectStore) -> None:
             results = await asyncio.gather(

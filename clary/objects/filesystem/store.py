@@ -231,10 +231,11 @@ class FilesystemObjectStore:
         info, file = await self._index.read(work)
         return info, read_file(file, first, last)  # type: ignore[arg-type]
 
-    async def delete(self, bucket: str, key: str) -> None:
+    async def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> None:
         def work(connection: sqlite3.Connection) -> list[str]:
             rows.get_bucket(connection, bucket)
             found = rows.find_object(connection, bucket, key)
+            _check_conditions(found[0] if found else None, key, PutOptions(if_match=if_match))
             if found is None:
                 return []
             connection.execute(

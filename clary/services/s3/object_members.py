@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from clary.faults import Conflict, Fault, Invalid
 from clary.objects.keys import ALGORITHMS
-from clary.objects.object_store import ObjectInfo, PutOptions
+from clary.objects.object_store import MAX_PARTS, ObjectInfo, PutOptions
 from clary.protocol.wire import Members
 from clary.services.s3.owned_bucket import invalid_argument
 
@@ -193,7 +193,11 @@ def part_range(info: ObjectInfo, number: int) -> tuple[int, int] | None:
     Raises `Invalid` (``InvalidPartNumber``).
     """
     sizes = list(info.part_sizes) or [info.size_bytes]
-    if not 1 <= number <= len(sizes):
+    if not 1 <= number <= MAX_PARTS:
+        raise invalid_argument(
+            f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive", "partNumber", number
+        )
+    if number > len(sizes):
         raise Invalid("The requested partnumber is not satisfiable", code="InvalidPartNumber", status=416)
     first = sum(sizes[: number - 1])
     return (first, first + sizes[number - 1] - 1) if info.size_bytes else None

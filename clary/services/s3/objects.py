@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from clary.faults import Fault, Invalid
+from clary.faults import Fault, Invalid, NotFound
 from clary.objects.object_store import ObjectInfo
 from clary.protocol.wire import Members, ReplyMembers
 from clary.services.operation import RequestContext, operation
@@ -95,7 +95,7 @@ async def _looked_up(context: RequestContext, request: Members) -> tuple[ObjectI
         raise invalid_argument("Invalid version id specified", "versionId", request["VersionId"])
     info = await context.backends.objects.head(request["Bucket"], request["Key"])
     check_read_conditions(info, request)
-    if request.get("PartNumber"):
+    if request.get("PartNumber") is not None:
         return info, part_range(info, request["PartNumber"])
     return info, byte_range(request.get("Range"), info.size_bytes)
 
@@ -133,9 +133,7 @@ async def copy_object(context: RequestContext, request: Members) -> ReplyMembers
             code="InvalidRequest",
             status=400,
         )
-    options = put_options(
-        {name: value for name, value in request.items() if name not in ("IfMatch", "IfNoneMatch")}
-    )
+    options = put_options(request)
     if not replaces:
         options = replace(options, content_headers=info.content_headers, metadata=info.metadata)
     tags = parse_tagging(request.get("Tagging")) if retags else info.tags
@@ -149,7 +147,9 @@ async def copy_object(context: RequestContext, request: Members) -> ReplyMembers
 @operation("s3")
 async def delete_object(context: RequestContext, request: Members) -> ReplyMembers:
     await owned_bucket(context, request)
-    await context.backends.objects.delete(request["Bucket"], request["Key"])
+    if request.get("VersionId") not in (None, "null"):
+        raise invalid_argument("Invalid version id specified", "versionId", request["VersionId"])
+    await context.backends.objects.delete(request["Bucket"], request["Key"], if_match=request.get("IfMatch"))
     return {}
 
 
@@ -166,7 +166,9 @@ async def delete_objects(context: RequestContext, request: Members) -> ReplyMemb
     deleted, errors = [], []
     for item in wanted:
         try:
-            await context.backends.objects.delete(request["Bucket"], item["Key"])
+            if item.get("VersionId") not in (None, "null"):
+                raise NotFound("The specified version does not exist.", code="NoSuchVersion", status=404)
+            await context.backends.objects.delete(request["Bucket"], item["Key"], if_match=item.get("ETag"))
             deleted.append({"Key": item["Key"]})
         except Fault as fault:
             errors.append(

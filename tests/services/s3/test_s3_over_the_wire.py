@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import random
+import socket
 import threading
 import time
 import urllib.error
@@ -852,3 +853,125 @@ def test_a_form_uploads_what_its_policy_allows(server: Server, bucket: str, vers
     url, fields = form(expires=-5)
     status, _, body = post(url, fields, b"12")
     assert (status, b"Policy expired" in body) == (403, True)
+
+
+# -- What clients should not send --------------------------------------------------------------------------
+
+
+def talk(server: Server, head: str, content: bytes = b"", *, hang_up: bool = False) -> bytes:
+    """Say something over a bare socket; what comes back until the other end closes."""
+    host, _, port = server.http.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + content)
+        if hang_up:
+            return b""
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+        return received
+
+
+def presigned(server: Server, name: str, **members: Any) -> str:
+    """Path and query of a presigned URL."""
+    url: str = server.client(signature_version="s3v4").generate_presigned_url(name, members)
+    return url.removeprefix(server.http)
+
+
+def test_a_client_that_goes_away_in_the_middle_leaves_nothing(server: Server, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"old")
+    for key in ("k", "n"):
+        path = presigned(server, "put_object", Bucket=bucket, Key=key)
+        head = f"PUT {path} HTTP/1.1\nHost: {server.http[7:]}\nContent-Length: 3000000\n\n"
+        talk(server, head, b"x" * 1_500_000, hang_up=True)
+    # The server may hear of it only after these calls: whenever it does, nothing changes.
+    for _ in range(10):
+        assert [each["Key"] for each in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["k"]
+        assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"old"
+        time.sleep(0.05)
+
+
+def test_a_bucket_may_be_named_by_the_host(server: Server, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="a b", Body=b"data")
+    port = server.http.rpartition(":")[2]
+    named = boto3.session.Session(ROOT.access_key_id, ROOT.secret_access_key, region_name=REGION).client(
+        "s3",
+        endpoint_url=f"http://localhost:{port}",
+        config=Config(s3={"addressing_style": "virtual"}, signature_version="s3v4"),
+    )
+    url = named.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "a b"})
+    host, _, path = url.removeprefix("http://").partition("/")
+    assert host == f"{bucket}.localhost:{port}"
+    answer = talk(server, f"GET /{path} HTTP/1.1\nHost: {host}\nConnection: close\n\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\ndata")
+
+
+DOCUMENTS = [b"<Delete", b"<Other/>", b"", b"\xff\xfe", b'<!DOCTYPE a [<!ENTITY b "c">]><Delete>&b;</Delete>']
+
+
+@pytest.mark.parametrize("content", DOCUMENTS, ids=range(len(DOCUMENTS)))
+def test_documents_that_cannot_be_read_are_refused(s3: Any, bucket: str, content: bytes) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.meta.events.register(
+        "before-call.s3.DeleteObjects", lambda params, **_: params.__setitem__("body", content)
+    )
+    with refused("MalformedXML", 400):
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}]})
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
+def test_what_clary_does_not_offer_is_named(s3: Any, bucket: str) -> None:
+    with refused("NotImplemented", 501):
+        s3.get_bucket_website(Bucket=bucket)
+    with refused("NotImplemented", 501):
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+
+
+def test_metadata_has_a_limit(s3: Any, bucket: str) -> None:
+    with refused("MetadataTooLarge", 400):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"", Metadata={"m": "x" * 2048})
+
+
+def test_a_version_that_cannot_be_is_refused(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert s3.get_object(Bucket=bucket, Key="k", VersionId="null")["Body"].read() == b"x"
+    with refused("InvalidArgument", 400):
+        s3.get_object(Bucket=bucket, Key="k", VersionId="other")
+    with refused("InvalidArgument", 400):
+        s3.copy_object(
+            Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "k", "VersionId": "other"}
+        )
+    with refused("InvalidArgument", 400):
+        s3.copy_object(Bucket=bucket, Key="c", CopySource="no-key")
+    for number in (0, 2):
+        with refused("InvalidPartNumber" if number else "InvalidArgument", 416 if number else 400):
+            s3.get_object(Bucket=bucket, Key="k", PartNumber=number)
+
+
+def test_deleting_a_version_that_cannot_be_deletes_nothing(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.delete_object(Bucket=bucket, Key="k", VersionId="null")
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    with refused("InvalidArgument", 400):
+        s3.delete_object(Bucket=bucket, Key="k", VersionId="other")
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": "other"}]})
+    assert [each["Code"] for each in answer["Errors"]] == ["NoSuchVersion"]
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
+def test_conditions_of_a_delete(s3: Any, bucket: str) -> None:
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    with refused("PreconditionFailed", 412):
+        s3.delete_object(Bucket=bucket, Key="k", IfMatch='"other"')
+    s3.delete_object(Bucket=bucket, Key="k", IfMatch=etag)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_conditions_of_a_copy_s_target(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.put_object(Bucket=bucket, Key="there", Body=b"old")
+    source = {"Bucket": bucket, "Key": "k"}
+    with refused("PreconditionFailed", 412):
+        s3.copy_object(Bucket=bucket, Key="there", CopySource=source, IfNoneMatch="*")
+    assert s3.get_object(Bucket=bucket, Key="there")["Body"].read() == b"old"
