@@ -26,6 +26,8 @@ from clary.controllers.training_jobs import TrainingJobController, owner_key
 from clary.controllers.work_loop import WorkLoop
 from clary.faults import InUse
 from clary.objects.filesystem.store import FilesystemObjectStore
+from clary.objects.object_store import ObjectStore
+from clary.objects.s3.store import S3ObjectStore
 from clary.protocol.certificate_authority import ensure_certificates
 from clary.protocol.front_door import FrontDoor
 from clary.protocol.listeners import serve
@@ -117,11 +119,8 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
         store = _store(settings, clock)
         stack.push_async_callback(store.close)
         await store.forget_leases()
-        objects = FilesystemObjectStore(data / "objects", clock)
+        objects = await _objects(settings, root.account, clock)
         stack.push_async_callback(objects.close)
-        swept = await objects.sweep()
-        if swept:
-            log.info("removed %d files that interrupted uploads had left", swept)
         telemetry = TelemetryDatabase(data / "telemetry.sqlite")
         logs, metrics = SqliteLogStore(telemetry, clock), SqliteMetricStore(telemetry)
         stack.push_async_callback(logs.close)
@@ -217,6 +216,24 @@ def _store(settings: Settings, clock: Clock) -> Store:
     if settings.store == "sqlite":
         return SqliteStore(settings.data / "store.sqlite", clock)
     raise ValueError(f"The setting 'store' must be sqlite or memory, not '{settings.store}'.")
+
+
+async def _objects(settings: Settings, account: str, clock: Clock) -> ObjectStore:
+    if settings.objects == "s3":
+        return S3ObjectStore(
+            endpoint_url=settings.objects_s3_endpoint or None,
+            region=settings.objects_s3_region,
+            access_key_id=settings.objects_s3_access_key_id,
+            secret_access_key=settings.objects_s3_secret_access_key,
+            account=account,
+        )
+    if settings.objects != "filesystem":
+        raise ValueError(f"The setting 'objects' must be filesystem or s3, not '{settings.objects}'.")
+    objects = FilesystemObjectStore(settings.data / "objects", clock)
+    swept = await objects.sweep()
+    if swept:
+        log.info("removed %d files that interrupted uploads had left", swept)
+    return objects
 
 
 def _handlers(
