@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from clary.objects.filesystem.store import FilesystemObjectStore
 from clary.objects.object_store import PutOptions
 
-BUCKET = "bucket"
 LETTERS = st.sampled_from(["a", "b", "/", "-", "é", "😀", "\uffff", "\x00", "."])
 TEXT = st.text(LETTERS, max_size=4)
 KEYS = st.sets(st.text(LETTERS, min_size=1, max_size=5), max_size=12)
@@ -40,26 +39,25 @@ def model(keys: set[str], prefix: str, delimiter: str, after: str) -> list[tuple
     return [entry for _, entry in sorted(entries.items())]
 
 
-@settings(max_examples=120, deadline=None)
-@given(
-    KEYS,
-    st.lists(
-        st.tuples(TEXT, st.sampled_from(["", "/", "a", "//", "é"]), TEXT, st.integers(1, 4)), max_size=6
-    ),
+QUESTIONS = st.lists(
+    st.tuples(TEXT, st.sampled_from(["", "/", "a", "//", "é"]), TEXT, st.integers(1, 4)), max_size=6
 )
-def test_any_listing_agrees_with_the_model(
-    keys: set[str], questions: list[tuple[str, str, str, int]]
-) -> None:
-    async def facts(folder: Path) -> None:
-        store = FilesystemObjectStore(folder)
-        await store.create_bucket(BUCKET, account="1", region="r")
-        for key in keys:
-            await store.put(BUCKET, key, nothing(), PutOptions())
+
+
+def test_any_listing_agrees_with_the_model(tmp_path: Path) -> None:
+    store = FilesystemObjectStore(tmp_path)
+    loop = asyncio.new_event_loop()
+    numbers = itertools.count()
+
+    async def facts(keys: set[str], questions: list[tuple[str, str, str, int]]) -> None:
+        bucket = f"bucket-{next(numbers)}"
+        await store.create_bucket(bucket, account="1", region="r")
+        await asyncio.gather(*(store.put(bucket, key, nothing(), PutOptions()) for key in keys))
         for prefix, delimiter, start, limit in questions:
             seen: list[tuple[str, str]] = []
             after: str | None = start
             while after is not None:
-                page = await store.list(BUCKET, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+                page = await store.list(bucket, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
                 entries = [("key", info.key) for info in page.objects]
                 entries += [("prefix", each) for each in page.common_prefixes]
                 entries.sort(key=lambda entry: entry[1].encode())
@@ -69,7 +67,14 @@ def test_any_listing_agrees_with_the_model(
                 seen += entries
                 after = page.next_marker
             assert seen == model(keys, prefix, delimiter, start)
-        await store.close()
 
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(facts(Path(folder)))
+    @settings(max_examples=80, deadline=None)
+    @given(KEYS, QUESTIONS)
+    def check(keys: set[str], questions: list[tuple[str, str, str, int]]) -> None:
+        loop.run_until_complete(facts(keys, questions))
+
+    try:
+        check()
+    finally:
+        loop.run_until_complete(store.close())
+        loop.close()
