@@ -128,9 +128,7 @@ class FrontDoor:
         status = 499
         try:
             if self._forwards(exchange):
-                assert self._forward is not None
-                status = 0
-                await self._forward(scope, receive, send)
+                status = await self._pass_on(exchange, scope, receive, send)
                 return
             response = await self._answer(exchange)
             status = response.status
@@ -147,6 +145,30 @@ class FrontDoor:
             return False
         exchange.destination = find_service(exchange.request, self._own_names)
         return exchange.destination.service == "sagemaker-runtime"
+
+    async def _pass_on(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> int:
+        """Let the gateway answer; the status it answered with."""
+        assert self._forward is not None
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._forward(scope, receive, noting)
+        except Exception:
+            log.exception("%s: forwarding %s failed", exchange.request_id, exchange.request.raw_path)
+            if status:
+                return status  # the head is out: returning without an end breaks the connection off
+            await self.find_model(exchange)
+            fault = Internal(f"The gateway could not be reached. Request id: {exchange.request_id}.")
+            response = self._refuse(exchange, fault)
+            status = response.status
+            await _send(exchange, response, receive, send)
+        return status
 
     async def _answer(self, exchange: Exchange) -> HttpResponse:
         try:

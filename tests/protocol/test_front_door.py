@@ -137,6 +137,8 @@ class Door:
 
         async def forward(scope: Any, receive: Any, send: Any) -> None:
             self.forwarded.append(scope["path"])
+            if scope["path"].startswith("/endpoints/broken/"):
+                raise ConnectionError("the gateway is away")
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"from the gateway"})
 
@@ -631,6 +633,13 @@ def test_runtime_requests_go_to_the_gateway_unread(door: Door) -> None:
     reply = door.client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"1,2")
     assert reply["Body"].read() == b"from the gateway"
     assert door.forwarded[-1] == "/endpoints/e/invocations"
+
+
+def test_a_gateway_that_cannot_be_reached_is_told_in_the_words_of_the_protocol(door: Door) -> None:
+    with pytest.raises(ClientError) as caught:
+        door.client("sagemaker-runtime").invoke_endpoint(EndpointName="broken", Body=b"1,2")
+    assert code_of(caught)[1] == 500
+    assert caught.value.response["ResponseMetadata"]["RequestId"]
 
 
 def test_mounts_health_and_unknown_own_paths(door: Door) -> None:
