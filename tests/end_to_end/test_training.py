@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -211,5 +213,8 @@ def test_jobs_are_listed_and_deleted(platform):
     listed = platform.sagemaker.list_training_jobs(NameContains=name[-8:], StatusEquals="Completed")
     assert [job["TrainingJobName"] for job in listed["TrainingJobSummaries"]] == [name]
     platform.sagemaker.delete_training_job(TrainingJobName=name)
+    until = time.monotonic() + 60
     with pytest.raises(ClientError, match="Could not find training job"):
-        platform.sagemaker.describe_training_job(TrainingJobName=name)
+        while time.monotonic() < until:
+            platform.sagemaker.describe_training_job(TrainingJobName=name)
+            time.sleep(0.05)

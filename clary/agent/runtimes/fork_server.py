@@ -141,6 +141,12 @@ class _ForkServer:
         with contextlib.suppress(OSError):
             channel, _ = self._listener.accept()
             channel.settimeout(_ANSWER_SECONDS)
+            try:
+                # Until it hears this, an agent cannot know that a fork server that ends will still serve it.
+                send_message(channel, {"welcome": True})
+            except ChannelBroken:
+                channel.close()
+                return
             self._waiting.add(channel)
             self._selector.register(channel, selectors.EVENT_READ)
 

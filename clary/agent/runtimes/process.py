@@ -21,7 +21,7 @@ from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_me
 from clary.agent.runtimes.fork_server import ForkServerOrder
 from clary.agent.runtimes.program import Program
 
-_CONNECT_SECONDS = 5.0
+_CONNECT_SECONDS = 10.0  # a fork server that has just begun is busy with imports
 
 
 class CannotRun(Exception):
@@ -101,7 +101,8 @@ class ProcessRuntime:
         channel.settimeout(_CONNECT_SECONDS)
         try:
             channel.connect(self._settings.fork_server)
-        except OSError:
+            receive_message(channel)
+        except (OSError, ChannelBroken):
             channel.close()
         else:
             channel.settimeout(None)
