@@ -52,6 +52,7 @@ _log = logging.getLogger(__name__)
 
 LONGEST_SOCKET_PATH_BYTES = 100  # the kernel takes 107
 LOOK_SECONDS = 2.0  # between looks at all tasks, for pokes that were lost and agents that died
+EXIT_SECONDS = 1.0  # for the news of how an agent ended, after its lock is free
 LAUNCH_SECONDS = 15.0  # for a forked agent to take its lock
 SHUTDOWN_SECONDS = 8.0  # for agents to end before they are killed
 _KILL_SECONDS = 5.0
@@ -98,6 +99,7 @@ class LocalDriver:
         self._looking: asyncio.Task[None] | None = None
         self._callbacks: list[Callable[[str], None]] = []
         self._queue: dict[str, TaskSpec] = {}  # waiting, in order
+        self._gone: dict[str, float] = {}  # when agents were first seen to be gone without a word
         self._launched: dict[str, float] = {}  # forked agents that may not have their lock yet
         self._running: dict[str, TaskSpec] = {}  # tasks that are not over, as far as is known
         self._said: dict[str, tuple[TaskPhase, str | None]] = {}  # what callbacks were told last
@@ -162,6 +164,7 @@ class LocalDriver:
         self._queue.pop(task_id, None)
         await self._kill_agent(folder)
         self._launched.pop(task_id, None)
+        self._gone.pop(task_id, None)
         self._running.pop(task_id, None)
         self._said.pop(task_id, None)
         forgotten = self._tasks / f"{_FORGOTTEN}{task_id}-{time.time_ns()}"
@@ -379,6 +382,10 @@ class LocalDriver:
             reason = "Clary or its machine went down while the task ran."
             return self._finish(folder, status, TaskPhase.LOST, reason=reason, stop_cause=StopCause.SHUTDOWN)
         wait_status = folder.read_exit()
+        task_id = folder.path.name
+        if wait_status is None and self._gone_seconds(task_id) < EXIT_SECONDS:
+            return status  # who forked it may not have written down yet how it ended
+        self._gone.pop(task_id, None)
         how = "ended without a word"
         if wait_status is not None and os.WIFSIGNALED(wait_status):
             how = f"was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}"
@@ -388,6 +395,11 @@ class LocalDriver:
             how = f"ended with exit code {os.WEXITSTATUS(wait_status)}"
         reason = f"InternalServerError: the agent that ran the task {how}."
         return self._finish(folder, status, TaskPhase.LOST, reason=reason, stop_cause=folder.read_stop())
+
+    def _gone_seconds(self, task_id: str) -> float:
+        """How long the task's agent has been known to be gone."""
+        now = time.monotonic()
+        return now - self._gone.setdefault(task_id, now)
 
     def _finish(
         self,
@@ -413,6 +425,7 @@ class LocalDriver:
 
     def _over(self, task_id: str) -> None:
         self._launched.pop(task_id, None)
+        self._gone.pop(task_id, None)
         self._running.pop(task_id, None)
 
     def _folders(self) -> list[TaskFolder]:
