@@ -40,13 +40,12 @@ class Zeros(io.RawIOBase):
         self._position = {0: 0, 1: self._position, 2: self._size}[whence] + offset
         return self._position
 
-    def read(self, size: int = -1) -> bytes:
-        left = self._size - self._position
-        size = left if size < 0 else min(size, left)
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         start = self._position % len(PIECE)
-        piece = PIECE[start : start + size]
+        piece = PIECE[start : start + min(len(buffer), self._size - self._position)]
+        buffer[: len(piece)] = piece
         self._position += len(piece)
-        return piece
+        return len(piece)
 
 
 def resident_megabytes(process: int) -> float:
