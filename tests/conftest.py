@@ -1,4 +1,4 @@
-"""Where every component is there (``CLARY_TESTS_MUST_RUN``, as in CI), a test that was skipped is a failure."""
+"""Where every component is there (``CLARY_TESTS_MUST_RUN``, as in CI), a skipped test is a failure."""
 
 from __future__ import annotations
 
