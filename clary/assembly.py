@@ -16,6 +16,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
+import uvloop
+
 from clary import __version__
 from clary.clock import Clock, SystemClock
 from clary.compute.driver import Driver
@@ -78,11 +80,7 @@ def run_server(settings: Settings) -> int:
     try:
         with hold_data_folder(settings.data):
             _set_up_logging(settings.data, settings.log_level)
-            if sys.platform != "win32":
-                import uvloop
-
-                uvloop.install()
-            asyncio.run(_serve(settings))
+            uvloop.run(_serve(settings))
         return 0
     except (AlreadyRunning, GatewayFailed, SandboxUnavailable, ValueError, RuntimeError) as error:
         print(f"clary: {error}", file=sys.stderr)
