@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,8 +105,10 @@ def test_secrets_are_for_their_owner_only(server: ServerProcess) -> None:
 
 def test_a_replys_request_id_is_in_the_log_and_secrets_are_not(server: ServerProcess) -> None:
     reply = server.client("sts").get_caller_identity()
-    log = (server.data / "server.log").read_text()
-    assert reply["ResponseMetadata"]["RequestId"] in log
+    until = time.monotonic() + 30  # the line is written after the reply is sent
+    while reply["ResponseMetadata"]["RequestId"] not in (log := (server.data / "server.log").read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
     secret = next(
         line.split("=", 1)[1].strip()
         for line in (server.data / "client" / "credentials").read_text().splitlines()
