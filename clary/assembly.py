@@ -293,11 +293,14 @@ async def _tell_users(store: Store, gateway: Gateway) -> None:
         except GatewayFailed as error:
             log.warning("the gateway could not be told of access keys: %s", error)
             await asyncio.sleep(USERS_CHECK_SECONDS)
+        except Exception:
+            log.exception("the gateway could not be told of access keys")
+            await asyncio.sleep(USERS_CHECK_SECONDS)
 
 
 @contextlib.asynccontextmanager
 async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """``work`` runs while the context lasts; if it ends by itself, that is a bug and logged."""
+    """``work`` runs while the context lasts and looks after its own errors; one that ended it is logged."""
     task = asyncio.create_task(work)
     try:
         yield
