@@ -11,6 +11,7 @@ from typing import Protocol
 
 MAX_KEY_BYTES = 1024
 MAX_PARTS = 10_000
+MAX_OBJECT_BYTES = 5 * 1024**4
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object without its bytes; ``checksums`` maps the algorithm (``CRC32``) to base64."""
+    """An object without its bytes; ``checksums`` maps the algorithm (``CRC32``) to base64.
+
+    ``part_count`` is how many parts it was made of, 0 for an object that was put at once.
+    """
 
     bucket: str
     key: str
@@ -37,7 +41,7 @@ class ObjectInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     checksum_type: str = "FULL_OBJECT"
-    part_sizes: Sequence[int] = ()
+    part_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,12 @@ class ObjectStore(Protocol):
     ) -> tuple[ObjectInfo, AsyncIterator[bytes]]:
         """The bytes ``first`` to ``last`` (inclusive) of one version, whatever is written meanwhile."""
 
+    async def locate_part(self, bucket: str, key: str, number: int) -> tuple[ObjectInfo, int, int]:
+        """Where part ``number`` of an object begins, and its size; an object that was put at once is part 1.
+
+        Raises `Invalid` (``InvalidPartNumber``, status 416) for a part that it does not have.
+        """
+
     async def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> None:
         """Deleting what is not there is not an error, unless ``if_match`` demands a version of it."""
 
@@ -152,7 +162,11 @@ class ObjectStore(Protocol):
     async def complete_upload(
         self, bucket: str, key: str, upload_id: str, parts: Sequence[tuple[int, str]], options: PutOptions
     ) -> ObjectInfo:
-        """Make the object of the named parts (number, ETag). A repeated call gives the same result."""
+        """Make the object of the named parts (number, ETag). A repeated call gives the same result.
+
+        ``options`` holds conditions and promised checksums: of the whole, or, with ``-`` and the number of
+        parts behind it, of the parts' own.
+        """
 
     async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None: ...
 

@@ -533,10 +533,78 @@ class ObjectStoreConformance:
             info = await store.complete_upload(BUCKET, "k", upload.upload_id, named, PutOptions())
             digests = b"".join(bytes.fromhex(made[number].etag) for number in (3, 7, 9))
             assert info.etag == f"{etag(digests)}-3"
-            assert list(info.part_sizes) == [len(parts[number]) for number in (3, 7, 9)]
+            assert info.part_count == 3
             assert (info.metadata, info.content_headers) == ({"m": "1"}, {"content-type": "a/b"})
             assert await store.head(BUCKET, "k") == info
             assert await content(store, "k") == parts[3] + parts[7] + parts[9]
+
+        self.run(facts)
+
+    def test_a_part_of_an_object_is_located(self) -> None:
+        parts = [b"a" * PART_BYTES, b"b" * (PART_BYTES + 3), b"end"]
+
+        async def facts(store: ObjectStore) -> None:
+            upload = (await store.create_upload(BUCKET, "k", PutOptions())).upload_id
+            named = []
+            for number, each in zip((2, 5, 6), parts, strict=True):
+                part = await store.put_part(BUCKET, "k", upload, number, body(each), PutOptions())
+                named.append((number, part.etag))
+            info = await store.complete_upload(BUCKET, "k", upload, named, PutOptions())
+            first = 0
+            for number, each in enumerate(parts, 1):  # counted anew, whatever their numbers were
+                assert await store.locate_part(BUCKET, "k", number) == (info, first, len(each))
+                first += len(each)
+            await put(store, "whole", b"data")
+            assert (await store.locate_part(BUCKET, "whole", 1))[1:] == (0, 4)
+            for key, number, code in (
+                ("k", 4, "InvalidPartNumber"),
+                ("whole", 2, "InvalidPartNumber"),
+                ("k", 0, "InvalidArgument"),
+            ):
+                with pytest.raises(Invalid) as refused:
+                    await store.locate_part(BUCKET, key, number)
+                assert refused.value.code == code
+            with pytest.raises(NotFound):
+                await store.locate_part(BUCKET, "nothing", 1)
+
+        self.run(facts)
+
+    def test_a_copy_of_parts_is_one_object(self) -> None:
+        data = [b"a" * PART_BYTES, b"b"]
+
+        async def facts(store: ObjectStore) -> None:
+            upload = (await store.create_upload(BUCKET, "k", PutOptions())).upload_id
+            named = []
+            for number, each in enumerate(data, 1):
+                part = await store.put_part(BUCKET, "k", upload, number, body(each), PutOptions())
+                named.append((number, part.etag))
+            await store.complete_upload(BUCKET, "k", upload, named, PutOptions())
+            copied = await store.copy(BUCKET, "k", BUCKET, "copy", None)
+            assert (copied.etag, copied.part_count) == (etag(b"".join(data)), 0)
+            assert await content(store, "copy") == b"".join(data)
+
+        self.run(facts)
+
+    def test_conditions_guard_a_copy(self) -> None:
+        async def facts(store: ObjectStore) -> None:
+            await put(store, "k", b"new")
+            await put(store, "there", b"old")
+            with pytest.raises(Conflict):
+                await store.copy(BUCKET, "k", BUCKET, "there", PutOptions(if_none_match="*"))
+            assert await content(store, "there") == b"old"
+            await store.copy(BUCKET, "k", BUCKET, "there", PutOptions(if_match=etag(b"old")))
+            assert await content(store, "there") == b"new"
+
+        self.run(facts)
+
+    def test_how_an_object_is_to_be_stored_is_kept(self) -> None:
+        headers = {"content-type": "a/b", "x-amz-storage-class": "STANDARD_IA"}
+
+        async def facts(store: ObjectStore) -> None:
+            await put(store, "k", b"x", content_headers=headers)
+            assert (await store.head(BUCKET, "k")).content_headers == headers
+            copied = await store.copy(BUCKET, "k", BUCKET, "copy", None)
+            assert copied.content_headers == headers
 
         self.run(facts)
 
@@ -613,6 +681,24 @@ class ObjectStoreConformance:
             joined = b"".join(DIGESTS[algorithm](each) for each in data)
             assert info.checksums == {algorithm: f"{checksum(algorithm, joined)}-2"}
             assert info.checksum_type == "COMPOSITE"
+
+        self.run(facts)
+
+    def test_a_promised_checksum_of_parts_is_compared(self) -> None:
+        async def facts(store: ObjectStore) -> None:
+            upload = await store.create_upload(BUCKET, "k", PutOptions(checksum_algorithm="SHA256"))
+            part = await store.put_part(BUCKET, "k", upload.upload_id, 1, body(b"data"), PutOptions())
+            right = {"SHA256": f"{checksum('SHA256', DIGESTS['SHA256'](b'data'))}-1"}
+            wrong = {"SHA256": f"{checksum('SHA256', b'other')}-1"}
+            named = [(1, part.etag)]
+            with pytest.raises(Invalid) as refused:
+                await store.complete_upload(BUCKET, "k", upload.upload_id, named, PutOptions(checksums=wrong))
+            assert refused.value.code == "BadDigest"
+            assert keys(await store.list(BUCKET)) == []
+            info = await store.complete_upload(
+                BUCKET, "k", upload.upload_id, named, PutOptions(checksums=right)
+            )
+            assert (info.checksums, info.checksum_type) == (right, "COMPOSITE")
 
         self.run(facts)
 

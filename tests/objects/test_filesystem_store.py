@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import resource
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from clary.faults import Internal
+from clary.objects.filesystem import index as rows
 from clary.objects.filesystem.store import FilesystemObjectStore
 from clary.objects.object_store import PutOptions
 from clary.testing.object_store_conformance import STRANGE_KEYS
@@ -175,6 +178,141 @@ def test_a_folder_of_a_newer_clary_is_refused(tmp_path: Path) -> None:
         FilesystemObjectStore(tmp_path)
 
 
+def test_an_index_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    """Its completions and objects name the sizes of their parts, where later ones count them."""
+
+    async def facts() -> None:
+        store = await opened(tmp_path)
+        upload = (await store.create_upload(BUCKET, "k", PutOptions())).upload_id
+        part = await store.put_part(BUCKET, "k", upload, 1, body(b"data"), PutOptions())
+        made = await store.complete_upload(BUCKET, "k", upload, [(1, part.etag)], PutOptions())
+        await store.close()
+        with sqlite3.connect(tmp_path / "index.sqlite") as index:
+            (text,) = index.execute("SELECT completed FROM uploads").fetchone()
+            document = json.loads(text)
+            del document["part_count"]
+            index.execute("UPDATE uploads SET completed = ?", (json.dumps({**document, "part_sizes": [4]}),))
+            assert index.execute("PRAGMA user_version").fetchone() == (1,)
+        store = await opened(tmp_path)
+        assert await store.complete_upload(BUCKET, "k", upload, [(1, part.etag)], PutOptions()) == made
+        assert await store.head(BUCKET, "k") == made
+        await store.close()
+
+    asyncio.run(facts())
+
+
+def test_an_index_that_cannot_grow_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk; the bytes still fit, the row does not."""
+    script = (
+        "import asyncio, resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from clary.faults import Unavailable\n"
+        "from clary.objects.filesystem.store import FilesystemObjectStore\n"
+        "from clary.objects.object_store import PutOptions\n"
+        "async def body(data):\n"
+        "    yield data\n"
+        "async def main():\n"
+        "    store = FilesystemObjectStore(Path(sys.argv[1]))\n"
+        "    await store.put('bucket', 'k', body(b'old'), PutOptions())\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
+        "    try:\n"
+        "        await store.put('bucket', 'k', body(b'newer'), PutOptions())\n"
+        "    except Unavailable as fault:\n"
+        "        print('refused:', fault.message)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "    print('size', (await store.head('bucket', 'k')).size_bytes)\n"
+        "    await store.put('bucket', 'again', body(b'1'), PutOptions())\n"
+        "    await store.close()\n"
+        "asyncio.run(main())\n"
+    )
+
+    async def check() -> None:
+        store = await opened(tmp_path)
+        assert await store.sweep() == 0
+        await store.close()
+
+    asyncio.run(check())
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "refused:" in ended.stdout
+    assert "size 3" in ended.stdout
+    asyncio.run(check())
+
+
+def test_a_copy_costs_no_second_file_of_bytes_and_outlives_its_source(tmp_path: Path) -> None:
+    async def facts() -> None:
+        store = await opened(tmp_path)
+        await store.put(BUCKET, "k", body(b"data"), PutOptions(checksum_algorithm="CRC32"))
+        await store.copy(BUCKET, "k", BUCKET, "copy", None)
+        one, two = [await store.local_path(BUCKET, key) for key in ("k", "copy")]
+        assert one != two
+        assert Path(str(one)).samefile(str(two))  # noqa: ASYNC240
+        await store.delete(BUCKET, "k")
+        assert Path(str(two)).read_bytes() == b"data"  # noqa: ASYNC240
+        await store.close()
+        store = await opened(tmp_path)
+        assert await store.sweep() == 0
+        await store.close()
+
+    asyncio.run(facts())
+
+
+def test_bytes_that_vanished_from_the_disk_are_named(tmp_path: Path) -> None:
+    async def facts() -> None:
+        store = await opened(tmp_path)
+        await store.put(BUCKET, "k", body(b"data"), PutOptions())
+        path = await store.local_path(BUCKET, "k")
+        Path(str(path)).unlink()  # noqa: ASYNC240
+        with pytest.raises(Internal, match="bucket/k are not on the disk"):
+            await store.read(BUCKET, "k")
+        await store.close()
+
+    asyncio.run(facts())
+
+
+def test_a_step_over_a_common_prefix_does_not_read_its_keys(tmp_path: Path) -> None:
+    """Counted in SQLite's own instructions: a prefix of many keys costs what one of a few costs."""
+
+    async def steps(store: FilesystemObjectStore) -> int:
+        count = 0
+
+        def work(connection: sqlite3.Connection) -> int:
+            def tick() -> int:
+                nonlocal count
+                count += 1
+                return 0
+
+            connection.set_progress_handler(tick, 1)
+            listing = rows.list_objects(connection, BUCKET, "", "/", "", 1000)
+            connection.set_progress_handler(None, 0)
+            assert listing.common_prefixes == ["a/", "b/"]
+            return count
+
+        return await store._index.read(work)
+
+    async def facts() -> None:
+        store = await opened(tmp_path)
+        for key in ("a/1", "b/1"):
+            await store.put(BUCKET, key, body(b""), PutOptions())
+        few = await steps(store)
+
+        def fill(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT INTO objects SELECT bucket, ?, blob, size, etag, modified_at, details FROM objects"
+                " WHERE key = CAST('a/1' AS BLOB)",
+                [(f"a/1/{number}".encode(),) for number in range(5000)],
+            )
+
+        await store._index.write(fill)
+        assert await steps(store) <= few + 10
+        await store.close()
+
+    asyncio.run(facts())
+
+
 def test_a_disk_that_refuses_more_leaves_what_was_there(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the write fails with the operating system's error."""
     script = (
@@ -276,7 +414,7 @@ async def _check(folder: Path, lines: list[str], prefix: str) -> None:
         data = b"".join([piece async for piece in pieces])
         assert len(data) == info.size_bytes
         digest = hashlib.md5(data, usedforsecurity=False).digest()
-        if info.part_sizes:
+        if info.part_count:
             digest = hashlib.md5(digest, usedforsecurity=False).digest()
         assert info.etag.startswith(digest.hex())
         if key in put:

@@ -11,23 +11,31 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from clary.faults import Unavailable
 from clary.objects.filesystem.to_the_end import to_the_end
-from clary.objects.keys import as_base64, new_checksum
+from clary.objects.keys import Hash, as_base64, new_checksum
 
 PIECE_BYTES = 1024 * 1024
+STEP_BYTES = 64 * 1024 * 1024  # joined at a time: a thread is not asked to do more than that uninterrupted
 _SMALL_BYTES = 64 * 1024  # hashing less than this is quicker than handing it to a thread
 _SUFFIX = ".new"
+# The file system cannot copy by itself, or not between these files.
+_CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A finished file and what was found while it was written. ``md5`` is hexadecimal."""
+    """A finished file and what was found while it was written.
+
+    ``md5`` is hexadecimal, and empty for a file that was joined of others: nobody asks for it.
+    """
 
     name: str
     size_bytes: int
@@ -49,74 +57,118 @@ class BlobFolder:
 
     async def write(self, body: AsyncIterator[bytes], algorithms: Iterable[str]) -> Blob:
         """Write ``body``. What it raises is raised, and leaves nothing behind; so does a full disk."""
-        name = secrets.token_hex(16)
-        temporary = self.path(name).with_name(name + _SUFFIX)
         md5 = hashlib.md5(usedforsecurity=False)
         sums = {algorithm: new_checksum(algorithm) for algorithm in algorithms}
         size = 0
-        try:
-            file = _create(temporary)
-            try:
-                buffered = bytearray()
-                async for piece in body:
-                    size += len(piece)
-                    buffered += piece
-                    if len(buffered) >= PIECE_BYTES:
-                        data, buffered = bytes(buffered), bytearray()
-                        await to_the_end(asyncio.to_thread(_take, file, data, md5, sums))
-                rest = bytes(buffered)
+
+        async def fill(file: BinaryIO) -> None:
+            nonlocal size
+            buffered = bytearray()
+            async for piece in body:
+                size += len(piece)
+                buffered += piece
+                if len(buffered) >= PIECE_BYTES:
+                    data, buffered = bytes(buffered), bytearray()
+                    with _disk():
+                        await to_the_end(asyncio.to_thread(_take, file, data, (md5, *sums.values())))
+            rest = bytes(buffered)
+            with _disk():
                 if len(rest) > _SMALL_BYTES:
-                    await to_the_end(asyncio.to_thread(_take, file, rest, md5, sums))
+                    await to_the_end(asyncio.to_thread(_take, file, rest, (md5, *sums.values())))
                 else:
-                    _take(file, rest, md5, sums)
-                await to_the_end(asyncio.to_thread(_finish, file, temporary, self.path(name)))
+                    _take(file, rest, (md5, *sums.values()))
+
+        name = await self._make(fill)
+        return Blob(name, size, md5.hexdigest(), _digests(sums))
+
+    async def join(self, names: Sequence[str], algorithms: Iterable[str]) -> Blob:
+        """One blob of several, in order.
+
+        Where nothing has to be computed of the bytes the file system copies them, or shares them if it can.
+        """
+        sums = {algorithm: new_checksum(algorithm) for algorithm in algorithms}
+        size = 0
+
+        async def fill(file: BinaryIO) -> None:
+            nonlocal size
+            for name in names:
+                with _disk(), self.open(name) as part:
+                    left = os.fstat(part.fileno()).st_size
+                    while left > 0:
+                        copied = await to_the_end(
+                            asyncio.to_thread(_append, file, part, tuple(sums.values()))
+                        )
+                        if copied == 0:
+                            raise OSError(errno.EIO, f"the file {name} ends too early")
+                        left -= copied
+                        size += copied
+
+        joined = await self._make(fill)
+        return Blob(joined, size, "", _digests(sums))
+
+    async def _make(self, fill: Callable[[BinaryIO], Awaitable[None]]) -> str:
+        """The name of a new file with what ``fill`` writes, on the disk; nothing is left if that raises."""
+        name = secrets.token_hex(16)
+        temporary = self.path(name).with_name(name + _SUFFIX)
+        try:
+            with _disk():
+                file = _create(temporary)
+            try:
+                await fill(file)
+                with _disk():
+                    await to_the_end(asyncio.to_thread(_finish, file, temporary, self.path(name)))
             finally:
                 file.close()
-        except BaseException as error:
+        except BaseException:
             temporary.unlink(missing_ok=True)
             self.remove(name)
-            if isinstance(error, OSError):
-                raise _disk_fault(error) from error
             raise
-        return Blob(
-            name,
-            size,
-            md5.hexdigest(),
-            {algorithm: as_base64(each.digest()) for algorithm, each in sums.items()},
-        )
+        return name
 
-    async def join(self, names: Iterable[str], algorithms: Iterable[str]) -> Blob:
-        """One blob of several, in order."""
+    async def link(self, name: str) -> str | None:
+        """A second name for a blob, which outlives the first; ``None`` if the file system gives none."""
+        second = secrets.token_hex(16)
+        try:
+            await to_the_end(asyncio.to_thread(_link, self.path(name), self.path(second)))
+        except OSError:
+            self.remove(second)
+            return None
+        except BaseException:
+            self.remove(second)
+            raise
+        return second
 
-        async def pieces() -> AsyncIterator[bytes]:
-            for name in names:
-                async for piece in self.read(name, 0, None):
-                    yield piece
-
-        return await self.write(pieces(), algorithms)
-
-    def open(self, name: str) -> BinaryIO:
-        """The file, which stays readable after it was removed."""
-        return self.path(name).open("rb")
-
-    async def read(self, name: str, first: int, last: int | None) -> AsyncIterator[bytes]:
-        """The bytes ``first`` to ``last`` (inclusive, ``None`` for the end)."""
-        file = self.open(name)
-        async for piece in read_file(file, first, last):
-            yield piece
+    def open(self, name: str) -> FileIO:
+        """The file, which stays readable after it was removed. Raises ``FileNotFoundError``."""
+        return self.path(name).open("rb", buffering=0)
 
     def remove(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
 
-    def sweep(self, known: set[str]) -> int:
-        """Remove files that no one knows, left by a crash; how many that were. Before anything is written."""
+    async def remove_all(self, names: Sequence[str]) -> None:
+        """In a thread: to free a large file takes its time."""
+
+        def remove() -> None:
+            for name in names:
+                self.remove(name)
+
+        if names:
+            await asyncio.to_thread(remove)
+
+    def sweep(self, known: Iterator[str]) -> int:
+        """Remove files that no one knows, left by a crash; how many that were. Before anything is written.
+
+        ``known`` comes in the order of the names, and so do the files: neither is held in memory.
+        """
         count = 0
-        for folder in self._root.iterdir():
-            for file in folder.iterdir() if folder.is_dir() else ():
-                if file.name not in known:
-                    with contextlib.suppress(FileNotFoundError):
-                        file.unlink()
-                        count += 1
+        expected = next(known, None)
+        for folder in sorted(self._root.iterdir()):
+            for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+                while expected is not None and expected < file.name:
+                    expected = next(known, None)
+                if file.name != expected:
+                    file.unlink(missing_ok=True)
+                    count += 1
         return count
 
 
@@ -143,18 +195,47 @@ def _create(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "wb", buffering=0)
 
 
-def _take(file: BinaryIO, data: bytes, md5: object, sums: Mapping[str, object]) -> None:
+def _take(file: BinaryIO, data: bytes, sums: Iterable[Hash]) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-    for each in (md5, *sums.values()):
-        each.update(data)  # type: ignore[attr-defined]
+    for each in sums:
+        each.update(data)
+
+
+def _append(file: BinaryIO, part: BinaryIO, sums: Sequence[Hash]) -> int:
+    """Put the next bytes of ``part`` behind what is in ``file``; how many that were, 0 at the end."""
+    if not sums and sys.platform == "linux":
+        try:
+            return os.copy_file_range(part.fileno(), file.fileno(), STEP_BYTES)
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+    copied = 0
+    while copied < STEP_BYTES and (piece := part.read(PIECE_BYTES)):
+        _take(file, piece, sums)
+        copied += len(piece)
+    return copied
+
+
+def _digests(sums: Mapping[str, Hash]) -> dict[str, str]:
+    return {algorithm: as_base64(each.digest()) for algorithm, each in sums.items()}
 
 
 def _finish(file: BinaryIO, temporary: Path, path: Path) -> None:
     """On the disk under its name, or not at all."""
     os.fsync(file.fileno())
     temporary.replace(path)
+    _flush_folder(path)
+
+
+def _link(path: Path, second: Path) -> None:
+    second.hardlink_to(path)
+    _flush_folder(second)
+
+
+def _flush_folder(path: Path) -> None:
+    """Put the name of ``path`` on the disk."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
@@ -162,11 +243,16 @@ def _finish(file: BinaryIO, temporary: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _disk_fault(error: OSError) -> Unavailable:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    text = (
-        "The disk that holds the objects is full."
-        if full
-        else f"The object could not be written: {error.strerror}."
-    )
-    return Unavailable(text, code="ServiceUnavailable", status=503)
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    """Turn the operating system's refusals into `Unavailable`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = (
+            "The disk that holds the objects is full."
+            if full
+            else f"The object could not be written: {error.strerror}."
+        )
+        raise Unavailable(text, code="ServiceUnavailable", status=503) from error

@@ -1,124 +1,78 @@
 """The index of the embedded store: which bucket holds which keys, and which blob each key's bytes are in.
 
-SQLite with ``synchronous=FULL``; keys are kept as UTF-8 bytes, so that their order is S3's.
+A SQLite file of its own, flushed with every write. Keys are kept as UTF-8 bytes, so that their order is S3's.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clary.faults import NotFound
+from clary.faults import Unavailable
 from clary.objects.object_store import Bucket, Listing, MultipartUpload, ObjectInfo, Part, PutOptions
+from clary.objects.refusals import no_such_bucket, no_such_key, no_such_upload
+from clary.sqlite_file import SqliteFile
 
-BUSY_TIMEOUT_SECONDS = 30.0
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE buckets (
-  name TEXT PRIMARY KEY, account TEXT NOT NULL, region TEXT NOT NULL, created_at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE settings (
-  bucket TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (bucket, name)
-) WITHOUT ROWID;
-CREATE TABLE objects (
-  bucket TEXT NOT NULL, key BLOB NOT NULL, blob TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
-  modified_at REAL NOT NULL, details TEXT NOT NULL, PRIMARY KEY (bucket, key)
-) WITHOUT ROWID;
-CREATE TABLE uploads (
-  id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key BLOB NOT NULL, started_at REAL NOT NULL,
-  options TEXT NOT NULL, completed TEXT
-) WITHOUT ROWID;
-CREATE INDEX uploads_of_bucket ON uploads (bucket, key, id);
-CREATE TABLE parts (
-  upload TEXT NOT NULL, number INTEGER NOT NULL, blob TEXT NOT NULL, size INTEGER NOT NULL,
-  etag TEXT NOT NULL, modified_at REAL NOT NULL, checksums TEXT NOT NULL, PRIMARY KEY (upload, number)
-) WITHOUT ROWID;
-"""
-_DETAILS = ("content_headers", "metadata", "tags", "checksums", "checksum_type", "part_sizes")
+KEPT_COMPLETIONS = 1000  # completed uploads remembered, so that a repeated call gets its answer
+_DETAILS = ("content_headers", "metadata", "tags", "checksums", "checksum_type")
+# What SQLite says when the disk, not the statement, is to blame.
+_DISK_TROUBLE = (
+    "database or disk is full",
+    "disk i/o error",
+    "attempt to write a readonly database",
+    "unable to open database file",
+    "database is locked",
+)
 
 Result = TypeVar("Result")
 
 
 class Index:
-    """Runs statements in one thread, in the order they were asked for."""
+    """The SQLite file: one thread writes, one reads beside it."""
 
     def __init__(self, path: Path) -> None:
         """Raises ``RuntimeError`` if a newer Clary made the file."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="objects")
-        self._connection = self._thread.submit(_connect, path).result()
+        self._file = SqliteFile(path, "clary.objects.filesystem.migrations")
 
     async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run ``work``. If the caller is cancelled it is done all the same, and the result is lost."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
+        """Run ``work``, which sees every write that returned."""
+        try:
+            return await self._file.read(work)
+        except sqlite3.OperationalError as error:
+            raise _fault(error) from error
 
     async def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run ``work`` in a transaction that is on the disk when this returns."""
+        """Run ``work``; it is on the disk, all of it, when this returns. What it raises undoes it.
 
-        def transaction(connection: sqlite3.Connection) -> Result:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-                return result
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-
-        return await self.read(transaction)
+        Raises `Unavailable` if the disk takes no more; nothing is changed then.
+        """
+        try:
+            return await self._file.write(work)
+        except sqlite3.OperationalError as error:
+            raise _fault(error) from error
 
     async def close(self) -> None:
-        await self.read(lambda connection: connection.close())
-        self._thread.shutdown()
+        await self._file.close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = sqlite3.connect(path, BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("BEGIN IMMEDIATE")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > _SCHEMA_VERSION:
-        connection.execute("ROLLBACK")
-        raise RuntimeError(f"{path} was made by a newer Clary (schema {version}): upgrade.")
-    if version == 0:
-        for statement in _SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-    connection.execute("COMMIT")
-    return connection
+def _fault(error: sqlite3.OperationalError) -> Exception:
+    """The disk's trouble as a fault; anything else is a bug and stays what it is."""
+    text = str(error).lower()
+    if not any(trouble in text for trouble in _DISK_TROUBLE):
+        return error
+    full = "disk is full" in text
+    said = (
+        "The disk that holds the objects is full." if full else f"The objects' index cannot be used: {error}."
+    )
+    return Unavailable(said, code="ServiceUnavailable", status=503)
 
 
 def encode_key(key: str) -> bytes:
     return key.encode("utf-8", "surrogatepass")
-
-
-def no_such_bucket(name: str) -> NotFound:
-    return NotFound(
-        "The specified bucket does not exist", code="NoSuchBucket", status=404, fields={"BucketName": name}
-    )
-
-
-def no_such_key(key: str) -> NotFound:
-    return NotFound("The specified key does not exist.", code="NoSuchKey", status=404, fields={"Key": key})
-
-
-def no_such_upload(upload_id: str) -> NotFound:
-    return NotFound(
-        "The specified upload does not exist. The upload ID may be invalid, or the upload may have been "
-        "aborted or completed.",
-        code="NoSuchUpload",
-        status=404,
-        fields={"UploadId": upload_id},
-    )
 
 
 def get_bucket(connection: sqlite3.Connection, name: str) -> Bucket:
@@ -149,7 +103,9 @@ def get_object(connection: sqlite3.Connection, bucket: str, key: str) -> tuple[O
     return found
 
 
-def put_object(connection: sqlite3.Connection, info: ObjectInfo, blob: str) -> None:
+def put_object(
+    connection: sqlite3.Connection, info: ObjectInfo, blob: str, part_sizes: Sequence[int] = ()
+) -> None:
     details = {name: value for name, value in asdict(info).items() if name in _DETAILS}
     connection.execute(
         "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -160,20 +116,45 @@ def put_object(connection: sqlite3.Connection, info: ObjectInfo, blob: str) -> N
             info.size_bytes,
             info.etag,
             info.modified_at,
-            json.dumps(details),
+            json.dumps({**details, "part_sizes": list(part_sizes)}),
         ),
     )
 
 
+def set_tags(connection: sqlite3.Connection, bucket: str, key: str, tags: Mapping[str, str]) -> None:
+    """Raises `NotFound`."""
+    details = {**_details(connection, bucket, key), "tags": dict(tags)}
+    connection.execute(
+        "UPDATE objects SET details = ? WHERE bucket = ? AND key = ?",
+        (json.dumps(details), bucket, encode_key(key)),
+    )
+
+
+def part_sizes(connection: sqlite3.Connection, bucket: str, key: str) -> list[int]:
+    """The sizes of the parts an object was made of, if it was. Raises `NotFound`."""
+    return list(_details(connection, bucket, key)["part_sizes"])
+
+
+def _details(connection: sqlite3.Connection, bucket: str, key: str) -> dict[str, Any]:
+    get_bucket(connection, bucket)
+    row = connection.execute(
+        "SELECT details FROM objects WHERE bucket = ? AND key = ?", (bucket, encode_key(key))
+    ).fetchone()
+    if row is None:
+        raise no_such_key(key)
+    return dict(json.loads(row[0]))
+
+
 def _object(bucket: str, row: Sequence[Any]) -> ObjectInfo:
     details = json.loads(row[5])
-    details["part_sizes"] = tuple(details["part_sizes"])
+    parts = details.pop("part_sizes")
     return ObjectInfo(
         bucket=bucket,
         key=row[0].decode("utf-8", "surrogatepass"),
         size_bytes=row[2],
         etag=row[3],
         modified_at=row[4],
+        part_count=len(parts),
         **details,
     )
 
@@ -192,43 +173,47 @@ def list_objects(
         # A page may have ended with a common prefix: everything below it has been told.
         cut = low.find(mark, len(start))
         if cut >= 0 and low == low[: cut + len(mark)]:
-            beyond = _past(low)
-            if beyond is None:
+            behind = _past(low)
+            if behind is None:
                 return Listing([], [], None)
-            position, inclusive = beyond, True
+            position, inclusive = behind, True
     objects: list[ObjectInfo] = []
     prefixes: list[str] = []
     last = b""
     while True:
-        sign = ">=" if inclusive else ">"
-        bounds = " AND key < ?" if end is not None else ""
-        room = limit - len(objects) - len(prefixes) + 1
-        rows = connection.execute(
-            "SELECT key, blob, size, etag, modified_at, details FROM objects"
-            f" WHERE bucket = ? AND key {sign} ?{bounds} ORDER BY key LIMIT ?",
-            (bucket, position, *([end] if end is not None else []), room),
-        ).fetchall()
-        jumped = False
-        for row in rows:
+        beyond: bytes | None = None
+        for row in _from(connection, bucket, position, inclusive, end):
             key = bytes(row[0])
             if len(objects) + len(prefixes) == limit:
                 return Listing(objects, prefixes, last.decode("utf-8", "surrogatepass"))
             cut = key.find(mark, len(start)) if mark else -1
             if cut < 0:
                 objects.append(_object(bucket, row))
-                last = position = key
-                inclusive = False
+                last = key
                 continue
-            common = key[: cut + len(mark)]
-            prefixes.append(common.decode("utf-8", "surrogatepass"))
-            last = common
-            beyond = _past(common)
-            if beyond is None:
-                return Listing(objects, prefixes, None)
-            position, inclusive, jumped = beyond, True, True
-            break
-        if not jumped and len(rows) < room:
+            last = key[: cut + len(mark)]
+            prefixes.append(last.decode("utf-8", "surrogatepass"))
+            beyond = _past(last)
+            break  # one step over the prefix, however many keys it has
+        if beyond is None:
             return Listing(objects, prefixes, None)
+        position, inclusive = beyond, True
+
+
+def _from(
+    connection: sqlite3.Connection, bucket: str, position: bytes, inclusive: bool, end: bytes | None
+) -> Iterator[Sequence[Any]]:
+    """The rows of the keys from ``position`` up to ``end``, read as they are asked for."""
+    bounds = " AND key < ?" if end is not None else ""
+    rows = connection.execute(
+        "SELECT key, blob, size, etag, modified_at, details FROM objects"
+        f" WHERE bucket = ? AND key {'>=' if inclusive else '>'} ?{bounds} ORDER BY key",
+        (bucket, position, *([end] if end is not None else [])),
+    )
+    try:
+        yield from rows
+    finally:
+        rows.close()
 
 
 def _past(prefix: bytes) -> bytes | None:
@@ -262,8 +247,22 @@ def get_upload(
     completed = None
     if row[5] is not None:
         document = json.loads(row[5])
-        completed = ObjectInfo(**{**document, "part_sizes": tuple(document["part_sizes"])})
+        sizes = document.pop("part_sizes", None)  # what the first index kept instead of their number
+        if sizes is not None:
+            document["part_count"] = len(sizes)
+        completed = ObjectInfo(**document)
     return _upload(row), completed
+
+
+def keep_completion(connection: sqlite3.Connection, upload_id: str, info: ObjectInfo) -> None:
+    """Let go of an upload's parts and remember what it became, as long as it is among the last so."""
+    connection.execute("DELETE FROM parts WHERE upload = ?", (upload_id,))
+    connection.execute("UPDATE uploads SET completed = ? WHERE id = ?", (json.dumps(asdict(info)), upload_id))
+    connection.execute(
+        "DELETE FROM uploads WHERE completed IS NOT NULL AND id NOT IN (SELECT id FROM uploads"
+        " WHERE completed IS NOT NULL ORDER BY started_at DESC LIMIT ?)",
+        (KEPT_COMPLETIONS,),
+    )
 
 
 def list_uploads(
@@ -271,10 +270,12 @@ def list_uploads(
 ) -> list[MultipartUpload]:
     get_bucket(connection, bucket)
     start = encode_key(prefix)
+    end = _past(start)
+    bounds = " AND key < ?" if end is not None else ""
     rows = connection.execute(
         "SELECT id, bucket, key, started_at, options FROM uploads WHERE bucket = ? AND completed IS NULL"
-        " AND (key, id) > (?, ?) AND substr(key, 1, ?) = ? ORDER BY key, id LIMIT ?",
-        (bucket, encode_key(after_key), after_upload, len(start), start, limit),
+        f" AND (key, id) > (?, ?) AND key >= ?{bounds} ORDER BY key, id LIMIT ?",
+        (bucket, encode_key(after_key), after_upload, start, *([end] if end is not None else []), limit),
     )
     return [_upload(row) for row in rows]
 
@@ -294,7 +295,7 @@ def parts_of(connection: sqlite3.Connection, upload_id: str) -> dict[int, tuple[
     return {row[0]: (Part(row[0], row[1], row[2], row[3], json.loads(row[4])), row[5]) for row in rows}
 
 
-def known_blobs(connection: sqlite3.Connection) -> set[str]:
-    """Every blob that something refers to."""
-    rows = connection.execute("SELECT blob FROM objects UNION SELECT blob FROM parts")
-    return {row[0] for row in rows}
+def known_blobs(connection: sqlite3.Connection) -> Iterator[str]:
+    """Every blob that something refers to, by name: a million of them need no memory."""
+    for row in connection.execute("SELECT blob FROM objects UNION ALL SELECT blob FROM parts ORDER BY 1"):
+        yield row[0]

@@ -8,21 +8,19 @@ reads on.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import itertools
 import json
 import secrets
 import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from clary.clock import Clock, SystemClock
-from clary.faults import Conflict, InUse, Invalid
+from clary.faults import Conflict, Internal, Invalid
 from clary.objects.filesystem import index as rows
-from clary.objects.filesystem.blobs import Blob, BlobFolder, read_file
+from clary.objects.filesystem.blobs import BlobFolder, read_file
 from clary.objects.filesystem.index import Index
 from clary.objects.filesystem.to_the_end import to_the_end
 from clary.objects.keys import (
@@ -32,7 +30,7 @@ from clary.objects.keys import (
     multipart_etag,
 )
 from clary.objects.object_store import (
-    MAX_PARTS,
+    MAX_OBJECT_BYTES,
     Bucket,
     Listing,
     MultipartUpload,
@@ -40,9 +38,20 @@ from clary.objects.object_store import (
     Part,
     PutOptions,
 )
+from clary.objects.refusals import (
+    bad_checksum,
+    bucket_exists,
+    check_part_number,
+    check_promises,
+    invalid_part,
+    no_such_key,
+    no_such_part,
+    no_such_upload,
+    precondition_failed,
+)
 
 SMALLEST_PART_BYTES = 5 * 1024 * 1024  # of all but the last
-KEPT_COMPLETIONS = 1000  # completed uploads remembered, so that a repeated call gets its answer
+READ_ATTEMPTS = 20  # of finding a file that is replaced at the same time
 
 
 class FilesystemObjectStore:
@@ -59,8 +68,7 @@ class FilesystemObjectStore:
 
     async def sweep(self) -> int:
         """Remove files that nothing refers to. Only while nothing is being written."""
-        known = await self._index.read(rows.known_blobs)
-        return await asyncio.to_thread(self._blobs.sweep, known)
+        return await self._index.read(lambda connection: self._blobs.sweep(rows.known_blobs(connection)))
 
     async def create_bucket(self, name: str, *, account: str, region: str) -> Bucket:
         check_bucket_name(name)
@@ -73,20 +81,7 @@ class FilesystemObjectStore:
                 )
             except sqlite3.IntegrityError:
                 owner = rows.get_bucket(connection, name).account
-                if owner == account:
-                    raise InUse(
-                        "Your previous request to create the named bucket succeeded and you already own it.",
-                        code="BucketAlreadyOwnedByYou",
-                        status=409,
-                        fields={"BucketName": name},
-                    ) from None
-                raise InUse(
-                    "The requested bucket name is not available. The bucket namespace is shared by all "
-                    "users of the system. Please select a different name and try again.",
-                    code="BucketAlreadyExists",
-                    status=409,
-                    fields={"BucketName": name},
-                ) from None
+                raise bucket_exists(name, is_callers=owner == account) from None
 
         await self._index.write(work)
         return bucket
@@ -138,8 +133,7 @@ class FilesystemObjectStore:
 
     async def _write_and_remove(self, work: Callable[[sqlite3.Connection], Sequence[str]]) -> None:
         """Run ``work`` in a transaction, then remove the blobs that it says nothing refers to any more."""
-        for blob in await self._index.write(work):
-            self._blobs.remove(blob)
+        await self._blobs.remove_all(await self._index.write(work))
 
     async def bucket_setting(self, bucket: str, name: str) -> str | None:
         def work(connection: sqlite3.Connection) -> str | None:
@@ -166,7 +160,7 @@ class FilesystemObjectStore:
         await self._index.read(lambda connection: rows.get_bucket(connection, bucket))
         blob = await self._blobs.write(body, _algorithms(options))
         try:
-            _check_promises(blob, options)
+            check_promises(options.checksums, blob.checksums, options.content_md5, blob.md5)
             info = ObjectInfo(
                 bucket=bucket,
                 key=key,
@@ -185,7 +179,13 @@ class FilesystemObjectStore:
         return info
 
     async def _publish(
-        self, info: ObjectInfo, blob: str, options: PutOptions, upload: str | None = None
+        self,
+        info: ObjectInfo,
+        blob: str,
+        options: PutOptions,
+        *,
+        upload: str | None = None,
+        part_sizes: Sequence[int] = (),
     ) -> None:
         """Make ``blob`` the object's bytes, if the conditions hold; else remove it."""
 
@@ -193,20 +193,12 @@ class FilesystemObjectStore:
             rows.get_bucket(connection, info.bucket)
             found = rows.find_object(connection, info.bucket, info.key)
             _check_conditions(found[0] if found else None, info.key, options)
-            rows.put_object(connection, info, blob)
+            rows.put_object(connection, info, blob, part_sizes)
             gone = [found[1]] if found else []
             if upload is not None:
                 rows.get_upload(connection, info.bucket, info.key, upload)
                 gone += [name for _, name in rows.parts_of(connection, upload).values()]
-                connection.execute("DELETE FROM parts WHERE upload = ?", (upload,))
-                connection.execute(
-                    "UPDATE uploads SET completed = ? WHERE id = ?", (json.dumps(asdict(info)), upload)
-                )
-                connection.execute(
-                    "DELETE FROM uploads WHERE completed IS NOT NULL AND id NOT IN (SELECT id FROM uploads"
-                    " WHERE completed IS NOT NULL ORDER BY started_at DESC LIMIT ?)",
-                    (KEPT_COMPLETIONS,),
-                )
+                rows.keep_completion(connection, upload, info)
             return gone
 
         try:
@@ -214,22 +206,41 @@ class FilesystemObjectStore:
         except BaseException:
             self._blobs.remove(blob)
             raise
-        for name in gone:
-            self._blobs.remove(name)
+        await self._blobs.remove_all(gone)
 
     async def head(self, bucket: str, key: str) -> ObjectInfo:
-        return (await self._index.read(lambda connection: rows.get_object(connection, bucket, key)))[0]
+        return (await self._found(bucket, key))[0]
 
     async def read(
         self, bucket: str, key: str, *, first: int = 0, last: int | None = None
     ) -> tuple[ObjectInfo, AsyncIterator[bytes]]:
-        def work(connection: sqlite3.Connection) -> tuple[ObjectInfo, object]:
-            info, blob = rows.get_object(connection, bucket, key)
-            # Opened in the index's thread: no write can come between the row and the file.
-            return info, self._blobs.open(blob)
+        attempt = 0
+        while True:
+            info, blob = await self._found(bucket, key)
+            try:
+                return info, read_file(self._blobs.open(blob), first, last)
+            except FileNotFoundError:
+                # Replaced between the look at the row and at the file: the new row names a new file.
+                attempt += 1
+                if attempt == READ_ATTEMPTS:
+                    raise Internal(
+                        f"The bytes of {bucket}/{key} are not on the disk: a file named {blob} is missing."
+                    ) from None
 
-        info, file = await self._index.read(work)
-        return info, read_file(file, first, last)  # type: ignore[arg-type]
+    async def _found(self, bucket: str, key: str) -> tuple[ObjectInfo, str]:
+        return await self._index.read(lambda connection: rows.get_object(connection, bucket, key))
+
+    async def locate_part(self, bucket: str, key: str, number: int) -> tuple[ObjectInfo, int, int]:
+        check_part_number(number)
+
+        def work(connection: sqlite3.Connection) -> tuple[ObjectInfo, list[int]]:
+            info, _ = rows.get_object(connection, bucket, key)
+            return info, rows.part_sizes(connection, bucket, key) or [info.size_bytes]
+
+        info, sizes = await self._index.read(work)
+        if number > len(sizes):
+            raise no_such_part(number)
+        return info, sum(sizes[: number - 1]), sizes[number - 1]
 
     async def delete(self, bucket: str, key: str, *, if_match: str | None = None) -> None:
         def work(connection: sqlite3.Connection) -> list[str]:
@@ -248,7 +259,8 @@ class FilesystemObjectStore:
     async def copy(
         self, source_bucket: str, source_key: str, bucket: str, key: str, options: PutOptions | None
     ) -> ObjectInfo:
-        info, body = await self.read(source_bucket, source_key)
+        check_key(key)
+        info, blob = await self._found(source_bucket, source_key)
         algorithm = next(iter(info.checksums), None)
         if options is None:
             options = PutOptions(
@@ -259,14 +271,26 @@ class FilesystemObjectStore:
             )
         elif options.checksum_algorithm is None:
             options = replace(options, checksum_algorithm=algorithm)
-        return await self.put(bucket, key, body, options)
+        # A copy of parts gets another ETag, and a new checksum has to be computed: both need the bytes.
+        same = info.part_count == 0 and options.checksum_algorithm == algorithm and not options.checksums
+        link = await self._blobs.link(blob) if same else None
+        if link is None:
+            _, body = await self.read(source_bucket, source_key)
+            return await self.put(bucket, key, body, options)
+        copied = replace(
+            info,
+            bucket=bucket,
+            key=key,
+            modified_at=self._clock.now(),
+            content_headers=options.content_headers,
+            metadata=options.metadata,
+            tags=options.tags,
+        )
+        await to_the_end(self._publish(copied, link, options))
+        return copied
 
     async def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
-        def work(connection: sqlite3.Connection) -> None:
-            info, blob = rows.get_object(connection, bucket, key)
-            rows.put_object(connection, replace(info, tags=dict(tags)), blob)
-
-        await self._index.write(work)
+        await self._index.write(lambda connection: rows.set_tags(connection, bucket, key, tags))
 
     async def list(
         self, bucket: str, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int = 1000
@@ -290,7 +314,7 @@ class FilesystemObjectStore:
         def work(connection: sqlite3.Connection) -> MultipartUpload:
             upload, completed = rows.get_upload(connection, bucket, key, upload_id)
             if completed is not None:
-                raise rows.no_such_upload(upload_id)
+                raise no_such_upload(upload_id)
             return upload
 
         return await self._index.read(work)
@@ -317,13 +341,7 @@ class FilesystemObjectStore:
         body: AsyncIterator[bytes],
         options: PutOptions,
     ) -> Part:
-        if not 1 <= number <= MAX_PARTS:
-            raise Invalid(
-                f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive",
-                code="InvalidArgument",
-                status=400,
-                fields={"ArgumentName": "partNumber", "ArgumentValue": number},
-            )
+        check_part_number(number)
         upload = await self.find_upload(bucket, key, upload_id)
         algorithms = {*_algorithms(options), *_algorithms(upload.options)}
         blob = await self._blobs.write(body, algorithms)
@@ -331,7 +349,7 @@ class FilesystemObjectStore:
 
         def work(connection: sqlite3.Connection) -> list[str]:
             if rows.get_upload(connection, bucket, key, upload_id)[1] is not None:
-                raise rows.no_such_upload(upload_id)
+                raise no_such_upload(upload_id)
             old = connection.execute(
                 "SELECT blob FROM parts WHERE upload = ? AND number = ?", (upload_id, number)
             ).fetchone()
@@ -351,7 +369,7 @@ class FilesystemObjectStore:
 
         async def publish() -> None:
             try:
-                _check_promises(blob, options)
+                check_promises(options.checksums, blob.checksums, options.content_md5, blob.md5)
                 async with self._lock(upload_id):
                     await self._write_and_remove(work)
             except BaseException:
@@ -401,16 +419,21 @@ class FilesystemObjectStore:
         there = await self._index.read(lambda connection: rows.parts_of(connection, upload_id))
         chosen = _chosen(parts, there)
         algorithm = upload.options.checksum_algorithm
-        whole = options.checksums or {}
+        composite = {name: value for name, value in options.checksums.items() if "-" in value}
+        whole = {name: value for name, value in options.checksums.items() if name not in composite}
         full = bool(whole) or algorithm == "CRC64NVME" or upload.options.checksum_type == "FULL_OBJECT"
         algorithms = set(whole) | ({algorithm} if algorithm and full else set())
         blob = await self._blobs.join([name for _, name in chosen], algorithms)
         try:
-            _check_promises(blob, PutOptions(checksums=whole))
+            check_promises(whole, blob.checksums, None, "")
             checksums = dict(blob.checksums)
+            of_parts = [part.checksums for part, _ in chosen]
+            for name, value in composite.items():
+                if value != composite_checksum(name, of_parts):
+                    raise bad_checksum(name)
             if algorithm and not full:
-                composite = composite_checksum(algorithm, [part.checksums for part, _ in chosen])
-                checksums = {algorithm: composite} if composite else {}
+                computed = composite_checksum(algorithm, of_parts)
+                checksums = {algorithm: computed} if computed else {}
             info = ObjectInfo(
                 bucket=bucket,
                 key=key,
@@ -422,12 +445,13 @@ class FilesystemObjectStore:
                 tags=upload.options.tags,
                 checksums=checksums,
                 checksum_type="FULL_OBJECT" if full else "COMPOSITE",
-                part_sizes=tuple(part.size_bytes for part, _ in chosen),
+                part_count=len(chosen),
             )
         except BaseException:
             self._blobs.remove(blob.name)
             raise
-        await to_the_end(self._publish(info, blob.name, options, upload_id))
+        sizes = [part.size_bytes for part, _ in chosen]
+        await to_the_end(self._publish(info, blob.name, options, upload=upload_id, part_sizes=sizes))
         return info
 
     async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None:
@@ -442,7 +466,7 @@ class FilesystemObjectStore:
             await to_the_end(self._write_and_remove(work))
 
     async def local_path(self, bucket: str, key: str) -> str | None:
-        _, blob = await self._index.read(lambda connection: rows.get_object(connection, bucket, key))
+        _, blob = await self._found(bucket, key)
         return str(self._blobs.path(blob))
 
     async def close(self) -> None:
@@ -453,47 +477,15 @@ def _algorithms(options: PutOptions) -> set[str]:
     return {*options.checksums, *([options.checksum_algorithm] if options.checksum_algorithm else [])}
 
 
-def _check_promises(blob: Blob, options: PutOptions) -> None:
-    """Raises `Invalid` (``BadDigest``) if the bytes are not what the caller said they would be."""
-    for algorithm, promised in options.checksums.items():
-        if blob.checksums[algorithm] != promised:
-            raise Invalid(
-                f"The {algorithm} you specified did not match the calculated checksum.",
-                code="BadDigest",
-                status=400,
-            )
-    if options.content_md5 is not None:
-        try:
-            promised_md5 = base64.b64decode(options.content_md5, validate=True)
-        except (binascii.Error, ValueError):
-            promised_md5 = b""
-        if len(promised_md5) != 16:
-            raise Invalid("The Content-MD5 you specified was invalid.", code="InvalidDigest", status=400)
-        if promised_md5.hex() != blob.md5:
-            raise Invalid(
-                "The Content-MD5 you specified did not match what we received.", code="BadDigest", status=400
-            )
-
-
 def _check_conditions(current: ObjectInfo | None, key: str, options: PutOptions) -> None:
     """Raises what S3 answers when a conditional write does not find what it asked for."""
     if options.if_none_match is not None and current is not None:
-        raise Conflict(
-            "At least one of the pre-conditions you specified did not hold",
-            code="PreconditionFailed",
-            status=412,
-            fields={"Condition": "If-None-Match"},
-        )
+        raise precondition_failed("If-None-Match")
     if options.if_match is not None:
         if current is None:
-            raise rows.no_such_key(key)
+            raise no_such_key(key)
         if options.if_match.strip('"') not in (current.etag, "*"):
-            raise Conflict(
-                "At least one of the pre-conditions you specified did not hold",
-                code="PreconditionFailed",
-                status=412,
-                fields={"Condition": "If-Match"},
-            )
+            raise precondition_failed("If-Match")
 
 
 def _chosen(
@@ -513,14 +505,16 @@ def _chosen(
     for number, etag in wanted:
         found = there.get(number)
         if found is None or found[0].etag != etag.strip('"'):
-            raise Invalid(
-                "One or more of the specified parts could not be found. The part may not have been uploaded, "
-                "or the specified entity tag may not match the part's entity tag.",
-                code="InvalidPart",
-                status=400,
-                fields={"PartNumber": number},
-            )
+            raise invalid_part(number)
         chosen.append(found)
+    size = sum(part.size_bytes for part, _ in chosen)
+    if size > MAX_OBJECT_BYTES:
+        raise Invalid(
+            "Your proposed upload exceeds the maximum allowed object size.",
+            code="EntityTooLarge",
+            status=400,
+            fields={"ProposedSize": size, "MaxSizeAllowed": MAX_OBJECT_BYTES},
+        )
     for part, _ in chosen[:-1]:
         if part.size_bytes < SMALLEST_PART_BYTES:
             raise Invalid(

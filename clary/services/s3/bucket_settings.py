@@ -8,8 +8,13 @@ from typing import Any
 from clary.faults import Invalid
 from clary.protocol.wire import Members, ReplyMembers
 from clary.services.operation import RequestContext, operation
-from clary.services.s3.buckets import no_such_configuration
+from clary.services.s3.buckets import check_bucket_tags, no_such_configuration
 from clary.services.s3.owned_bucket import owned_bucket
+
+MAX_POLICY_BYTES = 20 * 1024
+MAX_CORS_RULES = 100
+MAX_LIFECYCLE_RULES = 1000
+_DEFAULT_OWNERSHIP = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
 
 
 async def _read(context: RequestContext, request: Members, name: str) -> Any:
@@ -27,13 +32,31 @@ async def _write(context: RequestContext, request: Members, name: str, value: An
 
 @operation("s3")
 async def put_bucket_policy(context: RequestContext, request: Members) -> ReplyMembers:
+    size = len(request["Policy"].encode())
+    if size > MAX_POLICY_BYTES:
+        raise _malformed_policy(f"Policies may have {MAX_POLICY_BYTES} bytes, this one has {size}.")
     try:
         document = json.loads(request["Policy"])
     except ValueError as error:
-        raise Invalid(f"Policies must be valid JSON: {error}", code="MalformedPolicy", status=400) from None
+        raise _malformed_policy(f"Policies must be valid JSON: {error}") from None
+    except RecursionError:
+        raise _malformed_policy("Policies must be valid JSON: this one is nested too deeply.") from None
     if not isinstance(document, dict) or "Statement" not in document:
-        raise Invalid("Missing required field Statement", code="MalformedPolicy", status=400)
+        raise _malformed_policy("Missing required field Statement")
     return await _write(context, request, "policy", request["Policy"])
+
+
+def _malformed_policy(message: str) -> Invalid:
+    return Invalid(message, code="MalformedPolicy", status=400)
+
+
+def _check_rules(rules: list[Any], most: int) -> None:
+    if len(rules) > most:
+        raise Invalid(
+            f"The number of rules should not exceed the allowed limit of {most} rules.",
+            code="InvalidRequest",
+            status=400,
+        )
 
 
 @operation("s3")
@@ -53,6 +76,7 @@ async def delete_bucket_policy(context: RequestContext, request: Members) -> Rep
 
 @operation("s3")
 async def put_bucket_cors(context: RequestContext, request: Members) -> ReplyMembers:
+    _check_rules(request["CORSConfiguration"]["CORSRules"], MAX_CORS_RULES)
     return await _write(context, request, "cors", request["CORSConfiguration"])
 
 
@@ -122,7 +146,9 @@ async def get_bucket_notification_configuration(context: RequestContext, request
 
 @operation("s3")
 async def put_bucket_lifecycle_configuration(context: RequestContext, request: Members) -> ReplyMembers:
-    return await _write(context, request, "lifecycle", request.get("LifecycleConfiguration") or {})
+    configuration = request.get("LifecycleConfiguration") or {"Rules": []}
+    _check_rules(configuration["Rules"], MAX_LIFECYCLE_RULES)
+    return await _write(context, request, "lifecycle", configuration)
 
 
 @operation("s3")
@@ -164,6 +190,7 @@ async def delete_public_access_block(context: RequestContext, request: Members) 
 
 @operation("s3")
 async def put_bucket_tagging(context: RequestContext, request: Members) -> ReplyMembers:
+    check_bucket_tags(request["Tagging"]["TagSet"])
     return await _write(context, request, "tagging", request["Tagging"]["TagSet"])
 
 
@@ -178,3 +205,26 @@ async def get_bucket_tagging(context: RequestContext, request: Members) -> Reply
 @operation("s3")
 async def delete_bucket_tagging(context: RequestContext, request: Members) -> ReplyMembers:
     return await _write(context, request, "tagging", None)
+
+
+@operation("s3")
+async def put_bucket_ownership_controls(context: RequestContext, request: Members) -> ReplyMembers:
+    return await _write(context, request, "ownership_controls", request["OwnershipControls"])
+
+
+@operation("s3")
+async def get_bucket_ownership_controls(context: RequestContext, request: Members) -> ReplyMembers:
+    """A new bucket has S3's default; one whose controls were deleted has none."""
+    found = await _read(context, request, "ownership_controls")
+    if found == {}:
+        raise no_such_configuration(
+            "The bucket ownership controls were not found",
+            "OwnershipControlsNotFoundError",
+            request["Bucket"],
+        )
+    return {"OwnershipControls": found or _DEFAULT_OWNERSHIP}
+
+
+@operation("s3")
+async def delete_bucket_ownership_controls(context: RequestContext, request: Members) -> ReplyMembers:
+    return await _write(context, request, "ownership_controls", {})

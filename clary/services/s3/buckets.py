@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from clary.faults import Invalid, NotFound
 from clary.protocol.wire import Members, ReplyMembers
 from clary.services.operation import RequestContext, operation
+from clary.services.s3.object_members import check_owners_acl, check_tags
 from clary.services.s3.owned_bucket import owned_bucket
+
+MAX_BUCKET_TAGS = 50
 
 
 @operation("s3")
@@ -30,7 +35,17 @@ async def list_buckets(context: RequestContext, request: Members) -> ReplyMember
 @operation("s3")
 async def create_bucket(context: RequestContext, request: Members) -> ReplyMembers:
     """The region is the constraint's, which must be the one that the request was signed for."""
-    constraint = (request.get("CreateBucketConfiguration") or {}).get("LocationConstraint")
+    check_owners_acl(request)
+    if request.get("ObjectLockEnabledForBucket"):
+        raise Invalid(
+            "Clary keeps one version of each object: object lock cannot be enabled.",
+            code="NotImplemented",
+            status=501,
+        )
+    configuration = request.get("CreateBucketConfiguration") or {}
+    constraint = configuration.get("LocationConstraint")
+    tags = configuration.get("Tags")
+    check_bucket_tags(tags or [])
     region = context.region
     if constraint is None and region != "us-east-1":
         raise Invalid(
@@ -59,6 +74,15 @@ async def create_bucket(context: RequestContext, request: Members) -> ReplyMembe
     bucket = await context.backends.objects.create_bucket(
         request["Bucket"], account=context.account, region=region
     )
+    settings = {
+        "tagging": tags,
+        "ownership_controls": {"Rules": [{"ObjectOwnership": request["ObjectOwnership"]}]}
+        if request.get("ObjectOwnership")
+        else None,
+    }
+    for name, value in settings.items():
+        if value:
+            await context.backends.objects.set_bucket_setting(bucket.name, name, json.dumps(value))
     return {"Location": f"/{bucket.name}"}
 
 
@@ -86,6 +110,14 @@ async def get_bucket_acl(context: RequestContext, request: Members) -> ReplyMemb
     """Everything in a bucket is its owner's alone."""
     bucket = await owned_bucket(context, request)
     return owner_grants(bucket.account)
+
+
+def check_bucket_tags(tags: list[dict[str, str]]) -> None:
+    """Raises `Invalid` for tags that a bucket cannot have."""
+    if len(check_tags(tags)) > MAX_BUCKET_TAGS:
+        raise Invalid(
+            f"Bucket tag count cannot be greater than {MAX_BUCKET_TAGS}", code="BadRequest", status=400
+        )
 
 
 def owner_grants(account: str) -> Members:

@@ -11,6 +11,7 @@ from clary.faults import Invalid
 from clary.objects.object_store import Listing, ObjectInfo
 from clary.protocol.wire import Members, ReplyMembers
 from clary.services.operation import RequestContext, operation
+from clary.services.s3.object_members import STORAGE_HEADERS
 from clary.services.s3.owned_bucket import invalid_argument, owned_bucket
 
 MAX_KEYS = 1000
@@ -22,7 +23,7 @@ async def list_objects_v2(context: RequestContext, request: Members) -> ReplyMem
     token = request.get("ContinuationToken")
     after = _read_token(token) if token else request.get("StartAfter", "")
     limit, listing = await _listed(context, request, after)
-    shown = _encoder(request)
+    shown = encoder(request)
     owner = {"ID": bucket.account, "DisplayName": bucket.account} if request.get("FetchOwner") else None
     return {
         **_echoed(request, shown),
@@ -41,7 +42,7 @@ async def list_objects_v2(context: RequestContext, request: Members) -> ReplyMem
 async def list_objects(context: RequestContext, request: Members) -> ReplyMembers:
     bucket = await owned_bucket(context, request)
     limit, listing = await _listed(context, request, request.get("Marker", ""))
-    shown = _encoder(request)
+    shown = encoder(request)
     owner = {"ID": bucket.account, "DisplayName": bucket.account}
     next_marker = listing.next_marker if request.get("Delimiter") else None
     return {
@@ -60,7 +61,7 @@ async def list_object_versions(context: RequestContext, request: Members) -> Rep
     """Every object has the one version ``null``."""
     bucket = await owned_bucket(context, request)
     limit, listing = await _listed(context, request, request.get("KeyMarker", ""))
-    shown = _encoder(request)
+    shown = encoder(request)
     owner = {"ID": bucket.account, "DisplayName": bucket.account}
     return {
         **_echoed(request, shown),
@@ -96,7 +97,7 @@ async def _listed(context: RequestContext, request: Members, after: str) -> tupl
     return limit, listing
 
 
-def _encoder(request: Members) -> Callable[[str], str]:
+def encoder(request: Members) -> Callable[[str], str]:
     """How keys are shown: percent-encoded if the caller asked for it, since XML cannot hold them all."""
     if request.get("EncodingType") == "url":
         return lambda text: quote(text.encode("utf-8", "surrogatepass"), safe="/-_.~*!'()")
@@ -119,7 +120,7 @@ def _item(info: ObjectInfo, shown: Callable[[str], str], owner: dict[str, str] |
         "LastModified": info.modified_at,
         "ETag": f'"{info.etag}"',
         "Size": info.size_bytes,
-        "StorageClass": "STANDARD",
+        "StorageClass": info.content_headers.get(STORAGE_HEADERS["StorageClass"], "STANDARD"),
         "Owner": owner,
         "ChecksumAlgorithm": list(info.checksums) or None,
         "ChecksumType": info.checksum_type if info.checksums else None,

@@ -9,8 +9,10 @@ from urllib.parse import parse_qsl, unquote
 
 from clary.faults import Conflict, Fault, Invalid
 from clary.objects.keys import ALGORITHMS
-from clary.objects.object_store import MAX_PARTS, ObjectInfo, PutOptions
+from clary.objects.object_store import ObjectInfo, PutOptions
+from clary.objects.refusals import precondition_failed
 from clary.protocol.wire import Members
+from clary.services.operation import RequestContext
 from clary.services.s3.owned_bucket import invalid_argument
 
 MAX_METADATA_BYTES = 2048
@@ -24,16 +26,38 @@ CONTENT_HEADERS: Mapping[str, str] = {
     "CacheControl": "cache-control",
     "Expires": "expires",
 }
+# Headers that say how an object is to be stored: kept and given back, for an external S3 to heed.
+STORAGE_HEADERS: Mapping[str, str] = {
+    "StorageClass": "x-amz-storage-class",
+    "ServerSideEncryption": "x-amz-server-side-encryption",
+    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+    "WebsiteRedirectLocation": "x-amz-website-redirect-location",
+}
+OWNERS_ACLS = ("private", "bucket-owner-full-control", "bucket-owner-read")
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
 
 
-def put_options(request: Members) -> PutOptions:
-    """What a request that makes an object says of it. Raises `Invalid`."""
+def put_options(context: RequestContext, request: Members) -> PutOptions:
+    """What a request that makes an object, or a part of one, says of it. Raises `Invalid`."""
+    check_owners_acl(request)
+    check_no_customer_key(request)
+    if any(request.get(name) for name in ("ObjectLockMode", "ObjectLockRetainUntilDate")) or (
+        request.get("ObjectLockLegalHoldStatus") == "ON"
+    ):
+        raise Invalid("Bucket is missing Object Lock Configuration", code="InvalidRequest", status=400)
+    if request.get("IfNoneMatch") not in (None, "*"):
+        raise Invalid(
+            "A header you provided implies functionality that is not implemented: the If-None-Match of a "
+            "write can only be *.",
+            code="NotImplemented",
+            status=501,
+            fields={"Header": "If-None-Match"},
+        )
     content = {
         header: str(request[member])
-        for member, header in CONTENT_HEADERS.items()
-        if request.get(member) not in (None, "")
+        for member, header in {**CONTENT_HEADERS, **STORAGE_HEADERS}.items()
+        if request.get(member) not in (None, "") and (member, request[member]) != ("StorageClass", "STANDARD")
     }
     # The framing is no part of the object: it was taken off on the way in.
     encodings = [each.strip() for each in content.get("content-encoding", "").split(",")]
@@ -56,12 +80,44 @@ def put_options(request: Members) -> PutOptions:
         content_headers=content,
         metadata=metadata,
         tags=parse_tagging(request.get("Tagging") if isinstance(request.get("Tagging"), str) else None),
-        checksum_algorithm=request.get("ChecksumAlgorithm"),
+        checksum_algorithm=request.get("ChecksumAlgorithm") or _trailing_checksum(context),
         checksums=checksums,
         content_md5=request.get("ContentMD5"),
         if_match=request.get("IfMatch"),
         if_none_match=request.get("IfNoneMatch"),
     )
+
+
+def _trailing_checksum(context: RequestContext) -> str | None:
+    """The algorithm of a checksum that comes behind the body: the front door compares it, we keep it."""
+    name = (context.call.http.headers.get("x-amz-trailer") or "").strip().lower()
+    algorithm = name.removeprefix("x-amz-checksum-").upper()
+    return algorithm if algorithm in ALGORITHMS and name.startswith("x-amz-checksum-") else None
+
+
+def check_owners_acl(request: Members) -> None:
+    """Raises `Invalid` if a request wants others to be let in by an access control list."""
+    granted = [name for name in request if name.startswith("Grant") and request[name]]
+    if granted or request.get("ACL") not in (None, *OWNERS_ACLS):
+        raise Invalid("The bucket does not allow ACLs", code="AccessControlListNotSupported", status=400)
+
+
+def check_no_customer_key(request: Members) -> None:
+    """Raises `Invalid` rather than keep unencrypted what was to be encrypted with the caller's own key."""
+    if any("SSECustomer" in name for name in request):
+        raise Invalid(
+            "A header you provided implies functionality that is not implemented: Clary does not encrypt "
+            "objects with keys that customers provide (SSE-C).",
+            code="NotImplemented",
+            status=501,
+            fields={"Header": "x-amz-server-side-encryption-customer-algorithm"},
+        )
+
+
+def storage_members(content_headers: Mapping[str, str]) -> Members:
+    """How an object is stored, as the replies to writes tell it."""
+    names = ("ServerSideEncryption", "SSEKMSKeyId")
+    return {name: content_headers.get(STORAGE_HEADERS[name]) for name in names}
 
 
 def parse_tagging(text: str | None) -> dict[str, str]:
@@ -71,7 +127,15 @@ def parse_tagging(text: str | None) -> dict[str, str]:
 
 
 def check_object_tags(tags: list[dict[str, str]]) -> dict[str, str]:
-    """Raises `Invalid` for too many tags, a key given twice, or lengths beyond S3's."""
+    """Raises `Invalid` for more tags than an object may have, or what `check_tags` refuses."""
+    found = check_tags(tags)
+    if len(found) > MAX_OBJECT_TAGS:
+        raise Invalid(f"Object tags cannot be greater than {MAX_OBJECT_TAGS}", code="BadRequest", status=400)
+    return found
+
+
+def check_tags(tags: list[dict[str, str]]) -> dict[str, str]:
+    """Raises `Invalid` for a key given twice, or lengths beyond S3's."""
     found: dict[str, str] = {}
     for tag in tags:
         key, value = tag.get("Key", ""), tag.get("Value", "")
@@ -82,8 +146,6 @@ def check_object_tags(tags: list[dict[str, str]]) -> dict[str, str]:
         if len(value) > 256:
             raise Invalid("The TagValue you have provided is invalid", code="InvalidTag", status=400)
         found[key] = value
-    if len(found) > MAX_OBJECT_TAGS:
-        raise Invalid("Object tags cannot be greater than 10", code="BadRequest", status=400)
     return found
 
 
@@ -96,7 +158,7 @@ def described(info: ObjectInfo, request: Members, *, part: bool = False) -> Memb
         "Metadata": dict(info.metadata),
         "TagCount": len(info.tags) or None,
     }
-    for member, header in CONTENT_HEADERS.items():
+    for member, header in {**CONTENT_HEADERS, **STORAGE_HEADERS}.items():
         value = request.get(f"Response{member}") or info.content_headers.get(header)
         if value is not None:
             members[member] = value
@@ -105,8 +167,8 @@ def described(info: ObjectInfo, request: Members, *, part: bool = False) -> Memb
         members["ExpiresString"] = members.pop("Expires")
     if request.get("ChecksumMode") == "ENABLED" and not part:
         members |= checksum_members(info)
-    if info.part_sizes and request.get("PartNumber"):
-        members["PartsCount"] = len(info.part_sizes)
+    if info.part_count and request.get("PartNumber"):
+        members["PartsCount"] = info.part_count
     return members
 
 
@@ -121,9 +183,9 @@ def check_read_conditions(info: ObjectInfo, request: Mapping[str, Any]) -> None:
     modified = int(info.modified_at)
     if match is not None:
         if not _names(match, info.etag):
-            raise _precondition("If-Match")
+            raise precondition_failed("If-Match")
     elif request.get("IfUnmodifiedSince") is not None and modified > request["IfUnmodifiedSince"]:
-        raise _precondition("If-Unmodified-Since")
+        raise precondition_failed("If-Unmodified-Since")
     if none_match is not None:
         if _names(none_match, info.etag):
             raise Conflict("Not Modified", code="NotModified", status=304)
@@ -143,21 +205,12 @@ def check_copy_conditions(info: ObjectInfo, request: Mapping[str, Any]) -> None:
         check_read_conditions(info, {name: value for name, value in named.items() if value is not None})
     except Fault as fault:
         if fault.status == 304:
-            raise _precondition("x-amz-copy-source-if-none-match") from None
+            raise precondition_failed("x-amz-copy-source-if-none-match") from None
         raise
 
 
 def _names(header: str, etag: str) -> bool:
     return any(each.strip().strip('"') in (etag, "*") for each in header.split(","))
-
-
-def _precondition(condition: str) -> Conflict:
-    return Conflict(
-        "At least one of the pre-conditions you specified did not hold",
-        code="PreconditionFailed",
-        status=412,
-        fields={"Condition": condition},
-    )
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -185,22 +238,6 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
             fields={"ActualObjectSize": size, "RangeRequested": header or ""},
         )
     return first, last
-
-
-def part_range(info: ObjectInfo, number: int) -> tuple[int, int] | None:
-    """First and last byte of a part of a multipart object; ``None`` for one that is empty, and so the whole.
-
-    Raises `Invalid` (``InvalidPartNumber``).
-    """
-    sizes = list(info.part_sizes) or [info.size_bytes]
-    if not 1 <= number <= MAX_PARTS:
-        raise invalid_argument(
-            f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive", "partNumber", number
-        )
-    if number > len(sizes):
-        raise Invalid("The requested partnumber is not satisfiable", code="InvalidPartNumber", status=416)
-    first = sum(sizes[: number - 1])
-    return (first, first + sizes[number - 1] - 1) if info.size_bytes else None
 
 
 def copy_source(text: str) -> tuple[str, str]:

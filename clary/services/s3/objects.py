@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -12,19 +13,22 @@ from clary.protocol.wire import Members, ReplyMembers
 from clary.services.operation import RequestContext, operation
 from clary.services.s3.buckets import owner_grants
 from clary.services.s3.object_members import (
+    STORAGE_HEADERS,
     byte_range,
     check_copy_conditions,
+    check_no_customer_key,
     check_read_conditions,
     checksum_members,
     copy_source,
     described,
     parse_tagging,
-    part_range,
     put_options,
+    storage_members,
 )
 from clary.services.s3.owned_bucket import check_expected_source, invalid_argument, owned_bucket
 
 MAX_DELETED_AT_ONCE = 1000
+DELETED_SIDE_BY_SIDE = 100  # the store flushes once for deletions that come together
 MAX_SINGLE_PUT_BYTES = 5 * 1024**3
 
 
@@ -38,12 +42,9 @@ async def put_object(context: RequestContext, request: Members) -> ReplyMembers:
             status=400,
             fields={"ProposedSize": request["ContentLength"], "MaxSizeAllowed": MAX_SINGLE_PUT_BYTES},
         )
-    options = put_options(request)
-    trailer = context.call.http.headers.get("x-amz-trailer", "") or ""
-    if options.checksum_algorithm is None and trailer.startswith("x-amz-checksum-"):
-        options = replace(options, checksum_algorithm=trailer.removeprefix("x-amz-checksum-").upper())
+    options = put_options(context, request)
     info = await context.backends.objects.put(request["Bucket"], request["Key"], request["Body"], options)
-    return {"ETag": f'"{info.etag}"', **checksum_members(info)}
+    return {"ETag": f'"{info.etag}"', **checksum_members(info), **storage_members(info.content_headers)}
 
 
 @operation("s3")
@@ -91,13 +92,23 @@ async def _discard(body: AsyncIterator[bytes]) -> None:
 async def _looked_up(context: RequestContext, request: Members) -> tuple[ObjectInfo, tuple[int, int] | None]:
     """The object, its conditions checked, and the bytes that are asked for (``None``: all)."""
     await owned_bucket(context, request)
+    bucket, key, number = request["Bucket"], request["Key"], request.get("PartNumber")
+    check_no_customer_key(request)
     if request.get("VersionId") not in (None, "null"):
         raise invalid_argument("Invalid version id specified", "versionId", request["VersionId"])
-    info = await context.backends.objects.head(request["Bucket"], request["Key"])
+    if number is None:
+        info = await context.backends.objects.head(bucket, key)
+        check_read_conditions(info, request)
+        return info, byte_range(request.get("Range"), info.size_bytes)
+    if "Range" in request:
+        raise Invalid(
+            "Cannot specify both Range header and partNumber query parameter",
+            code="InvalidRequest",
+            status=400,
+        )
+    info, first, size = await context.backends.objects.locate_part(bucket, key, number)
     check_read_conditions(info, request)
-    if request.get("PartNumber") is not None:
-        return info, part_range(info, request["PartNumber"])
-    return info, byte_range(request.get("Range"), info.size_bytes)
+    return info, (first, first + size - 1) if size else None
 
 
 @operation("s3")
@@ -106,9 +117,9 @@ async def get_object_attributes(context: RequestContext, request: Members) -> Re
     found: dict[str, Any] = {
         "ETag": info.etag,
         "ObjectSize": info.size_bytes,
-        "StorageClass": "STANDARD",
+        "StorageClass": info.content_headers.get(STORAGE_HEADERS["StorageClass"], "STANDARD"),
         "Checksum": checksum_members(info) or None,
-        "ObjectParts": {"TotalPartsCount": len(info.part_sizes)} if info.part_sizes else None,
+        "ObjectParts": {"TotalPartsCount": info.part_count} if info.part_count else None,
     }
     wanted = {name: found[name] for name in request["ObjectAttributes"]}
     return {**wanted, "LastModified": info.modified_at}
@@ -123,25 +134,36 @@ async def copy_object(context: RequestContext, request: Members) -> ReplyMembers
     objects = context.backends.objects
     info = await objects.head(source_bucket, source_key)
     check_copy_conditions(info, request)
+    if info.size_bytes > MAX_SINGLE_PUT_BYTES:
+        raise Invalid(
+            "The specified copy source is larger than the maximum allowable size for a copy source: "
+            f"{MAX_SINGLE_PUT_BYTES}",
+            code="InvalidRequest",
+            status=400,
+        )
     replaces = request.get("MetadataDirective") == "REPLACE"
     retags = request.get("TaggingDirective") == "REPLACE"
     itself = (source_bucket, source_key) == (request["Bucket"], request["Key"])
-    if itself and not replaces and not retags:
+    stored_otherwise = any(request.get(name) for name in STORAGE_HEADERS)
+    if itself and not replaces and not retags and not stored_otherwise:
         raise Invalid(
             "This copy request is illegal because it is trying to copy an object to itself without changing "
             "the object's metadata, storage class, website redirect location or encryption attributes.",
             code="InvalidRequest",
             status=400,
         )
-    options = put_options(request)
+    options = put_options(context, request)
     if not replaces:
-        options = replace(options, content_headers=info.content_headers, metadata=info.metadata)
+        # How the copy is stored is the request's to say in any case.
+        kept = {h: v for h, v in info.content_headers.items() if h not in STORAGE_HEADERS.values()}
+        asked = {h: v for h, v in options.content_headers.items() if h in STORAGE_HEADERS.values()}
+        options = replace(options, content_headers={**kept, **asked}, metadata=info.metadata)
     tags = parse_tagging(request.get("Tagging")) if retags else info.tags
     copied = await objects.copy(
         source_bucket, source_key, request["Bucket"], request["Key"], replace(options, tags=tags)
     )
     result = {"ETag": f'"{copied.etag}"', "LastModified": copied.modified_at, **checksum_members(copied)}
-    return {"CopyObjectResult": result}
+    return {"CopyObjectResult": result, **storage_members(copied.content_headers)}
 
 
 @operation("s3")
@@ -163,17 +185,27 @@ async def delete_objects(context: RequestContext, request: Members) -> ReplyMemb
             code="MalformedXML",
             status=400,
         )
-    deleted, errors = [], []
-    for item in wanted:
-        try:
-            if item.get("VersionId") not in (None, "null"):
-                raise NotFound("The specified version does not exist.", code="NoSuchVersion", status=404)
-            await context.backends.objects.delete(request["Bucket"], item["Key"], if_match=item.get("ETag"))
-            deleted.append({"Key": item["Key"]})
-        except Fault as fault:
-            errors.append(
-                {"Key": item["Key"], "Code": fault.code or "InternalError", "Message": fault.message}
-            )
+    turns = asyncio.Semaphore(DELETED_SIDE_BY_SIDE)
+
+    async def delete(item: Members) -> Fault | None:
+        async with turns:
+            try:
+                if item.get("VersionId") not in (None, "null"):
+                    raise NotFound("The specified version does not exist.", code="NoSuchVersion", status=404)
+                await context.backends.objects.delete(
+                    request["Bucket"], item["Key"], if_match=item.get("ETag")
+                )
+            except Fault as fault:
+                return fault
+        return None
+
+    faults = await asyncio.gather(*map(delete, wanted))
+    deleted = [{"Key": item["Key"]} for item, fault in zip(wanted, faults, strict=True) if fault is None]
+    errors = [
+        {"Key": item["Key"], "Code": fault.code or "InternalError", "Message": fault.message}
+        for item, fault in zip(wanted, faults, strict=True)
+        if fault is not None
+    ]
     return {"Deleted": None if request["Delete"].get("Quiet") else deleted, "Errors": errors or None}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clary.faults import AccessDenied, Invalid
-from clary.objects.filesystem.index import no_such_bucket
 from clary.objects.object_store import Bucket
+from clary.objects.refusals import no_such_bucket
 from clary.protocol.wire import Members
 from clary.services.operation import RequestContext
 

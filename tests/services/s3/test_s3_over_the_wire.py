@@ -975,3 +975,126 @@ def test_conditions_of_a_copy_s_target(s3: Any, bucket: str) -> None:
     with refused("PreconditionFailed", 412):
         s3.copy_object(Bucket=bucket, Key="there", CopySource=source, IfNoneMatch="*")
     assert s3.get_object(Bucket=bucket, Key="there")["Body"].read() == b"old"
+
+
+# -- How things are stored, and who may ask for what ---------------------------------------------------------
+
+
+def test_how_an_object_is_stored_is_given_back(s3: Any, bucket: str) -> None:
+    key_id = "arn:aws:kms:us-east-1:123456789012:key/1"
+    made = s3.put_object(
+        Bucket=bucket,
+        Key="k",
+        Body=b"x",
+        ServerSideEncryption="aws:kms",
+        SSEKMSKeyId=key_id,
+        StorageClass="STANDARD_IA",
+    )
+    assert (made["ServerSideEncryption"], made["SSEKMSKeyId"]) == ("aws:kms", key_id)
+    found = s3.head_object(Bucket=bucket, Key="k")
+    assert (found["StorageClass"], found["SSEKMSKeyId"]) == ("STANDARD_IA", key_id)
+    assert s3.list_objects_v2(Bucket=bucket)["Contents"][0]["StorageClass"] == "STANDARD_IA"
+    s3.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "k"})
+    assert "StorageClass" not in s3.head_object(Bucket=bucket, Key="copy")  # a copy is stored as it asks
+
+
+def test_what_would_open_or_hide_an_object_in_vain_is_refused(s3: Any, bucket: str) -> None:
+    for members in (
+        {"ACL": "public-read"},
+        {"GrantRead": 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'},
+    ):
+        with refused("AccessControlListNotSupported", 400):
+            s3.put_object(Bucket=bucket, Key="k", Body=b"x", **members)
+    with refused("NotImplemented", 501):
+        s3.put_object(
+            Bucket=bucket, Key="k", Body=b"x", SSECustomerAlgorithm="AES256", SSECustomerKey="k" * 32
+        )
+    with refused("InvalidRequest", 400):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x", ObjectLockLegalHoldStatus="ON")
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="bucket-owner-full-control")
+
+
+def test_ownership_controls_have_a_default_and_may_be_absent(s3: Any, bucket: str) -> None:
+    def ownership() -> str:
+        rules = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"]
+        return str(rules[0]["ObjectOwnership"])
+
+    assert ownership() == "BucketOwnerEnforced"
+    s3.put_bucket_ownership_controls(
+        Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+    )
+    assert ownership() == "BucketOwnerPreferred"
+    s3.delete_bucket_ownership_controls(Bucket=bucket)
+    with refused("OwnershipControlsNotFoundError", 404):
+        s3.get_bucket_ownership_controls(Bucket=bucket)
+
+
+def test_settings_of_a_bucket_have_limits(s3: Any, bucket: str) -> None:
+    rule = {"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}
+    with refused("InvalidRequest", 400):
+        s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule] * 101})
+    with refused("BadRequest", 400):
+        tags = [{"Key": str(number), "Value": ""} for number in range(51)]
+        s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
+    with refused("MalformedPolicy", 400):
+        s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Statement": ["x" * 20_480]}))
+
+
+def test_uploads_fold_at_a_delimiter(s3: Any, bucket: str) -> None:
+    for key in ("a/1", "a/2", "b", "c d/1"):
+        s3.create_multipart_upload(Bucket=bucket, Key=key)
+    seen: list[str] = []
+    marker: dict[str, str] = {}
+    for _ in range(3):
+        page = s3.list_multipart_uploads(Bucket=bucket, Delimiter="/", MaxUploads=1, **marker)
+        seen += [each["Key"] for each in page.get("Uploads", [])]
+        seen += [each["Prefix"] for each in page.get("CommonPrefixes", [])]
+        marker = {
+            "KeyMarker": page.get("NextKeyMarker", ""),
+            "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+        }
+    assert (seen, page["IsTruncated"]) == (["a/", "b", "c d/"], False)
+    encoded = s3.list_multipart_uploads(Bucket=bucket, Prefix="c", EncodingType="url")
+    assert encoded["Uploads"][0]["Key"] == "c%20d/1"
+
+
+def test_a_part_keeps_the_checksum_that_came_behind_it(server: Server, bucket: str) -> None:
+    s3 = server.client(tls=True)  # where boto3 sends checksums in a trailer
+    names = {"Bucket": bucket, "Key": "k"}
+    names["UploadId"] = s3.create_multipart_upload(**names)["UploadId"]
+    part = s3.upload_part(**names, PartNumber=1, Body=b"data", ChecksumAlgorithm="SHA256")
+    expected = base64.b64encode(DIGESTS["SHA256"](b"data")).decode()
+    assert part["ChecksumSHA256"] == expected
+    assert s3.list_parts(**names)["Parts"][0]["ChecksumSHA256"] == expected
+
+
+def test_a_completion_must_be_of_the_size_it_says(s3: Any, bucket: str) -> None:
+    names = {"Bucket": bucket, "Key": "a b"}
+    names["UploadId"] = s3.create_multipart_upload(**names)["UploadId"]
+    part = s3.upload_part(**names, PartNumber=1, Body=b"data")
+    named = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    with refused("InvalidRequest", 400):
+        s3.complete_multipart_upload(**names, MultipartUpload=named, MpuObjectSize=5)
+    made = s3.complete_multipart_upload(**names, MultipartUpload=named, MpuObjectSize=4)
+    assert made["Location"].endswith("/a%20b")
+
+
+def test_a_read_asks_for_a_range_or_for_a_part(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"data")
+    with refused("InvalidRequest", 400):
+        s3.get_object(Bucket=bucket, Key="k", Range="bytes=0-1", PartNumber=1)
+
+
+def test_a_write_cannot_depend_on_an_etag_that_is_not_there(s3: Any, bucket: str) -> None:
+    with refused("NotImplemented", 501):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x", IfNoneMatch='"abc"')
+
+
+def test_a_thousand_objects_are_deleted_at_once(s3: Any, bucket: str) -> None:
+    names = [{"Key": f"{number:04d}"} for number in range(1000)]
+    for each in names[::10]:
+        s3.put_object(Bucket=bucket, Key=each["Key"], Body=b"")
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": names})
+    assert [each["Key"] for each in answer["Deleted"]] == [each["Key"] for each in names]
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
