@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class NotRunning(Exception):
+    """There is no server where one is needed; the message says how to start it."""
+
+
 class AlreadyRunning(Exception):
     """Another server holds the data folder."""
 
@@ -81,6 +85,14 @@ def announce(data: Path, server: RunningServer) -> None:
     temporary = data / "server.json.new"
     temporary.write_text(json.dumps(dataclasses.asdict(server), indent=2) + "\n", encoding="utf-8")
     temporary.replace(data / "server.json")
+
+
+def running_server(data: Path) -> RunningServer:
+    """The live server on ``data``. Raises `NotRunning`."""
+    server = find_running(data)
+    if server is None:
+        raise NotRunning(f"no server runs on {data}. Start one with: clary up --data {data}")
+    return server
 
 
 def find_running(data: Path) -> RunningServer | None:

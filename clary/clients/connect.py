@@ -9,6 +9,7 @@ import botocore.config
 import botocore.session
 
 from clary.clients.environment import client_environment
+from clary.protocol.models import OWN_SERVICES
 from clary.running_server import RunningServer
 
 
@@ -22,7 +23,10 @@ def connect(
     region: str | None = None,
     endpoint_url: str | None = None,
 ) -> Any:
-    """A client of ``service`` (botocore's name) that tries ``attempts`` times. Raises `NotReady`."""
+    """A client of ``service`` (botocore's name, or ``clary``) that tries ``attempts`` times.
+
+    Raises `NotReady`.
+    """
     variables, _ = client_environment(data, server, {})
     session = botocore.session.Session()
     for setting, variable in (
@@ -32,6 +36,7 @@ def connect(
         ("ca_bundle", "AWS_CA_BUNDLE"),
     ):
         session.set_config_variable(setting, variables[variable])
+    session.set_config_variable("data_path", str(OWN_SERVICES))
     return session.create_client(
         service,
         endpoint_url=endpoint_url or server.endpoint_url,

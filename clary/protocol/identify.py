@@ -54,6 +54,7 @@ SERVICES: Mapping[str, ServiceFacts] = {
     "sns": ServiceFacts("query", "sns", version="2010-03-31"),
     "kms": ServiceFacts("json", "kms", "TrentService"),
     "ec2": ServiceFacts("ec2", "ec2", version="2016-11-15"),
+    "clary": ServiceFacts("json", "clary", "Clary"),
 }
 
 # Services that share a scope and speak by path, by how their paths begin.

@@ -1,7 +1,8 @@
 """The service models that drive the wire, each loaded at its first use and kept.
 
-They are botocore's, read without their documentation, which is most of their bulk. Models that a user may
-have put into ``~/.aws/models`` do not count: they describe what that user's clients send, not what Clary is.
+They are botocore's, read without their documentation, which is most of their bulk, and in ``own_services``
+the model of what Clary offers beside AWS, written like theirs. Models that a user may have put into
+``~/.aws/models`` do not count: they describe what that user's clients send, not what Clary is.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ SERVED = (
 )
 """The services Clary lists, by botocore's names."""
 
+OWN_SERVICES = Path(__file__).parent / "own_services"
+"""The models of Clary's own services, laid out as botocore's data folder is."""
+
 _CODECS = frozenset({"json", "rest-json", "rest-xml", "query", "ec2", "smithy-rpc-v2-cbor"})
 
 
 class ServiceModels:
-    """botocore's models by service name."""
+    """The models by service name."""
 
     def __init__(self) -> None:
         self._models: dict[str, ServiceModel] = {}
@@ -47,7 +51,7 @@ class ServiceModels:
         if model is None:
             # A loader keeps what it loads: a fresh one each time leaves one copy, the model's.
             loader = Loader(
-                extra_search_paths=[Loader.BUILTIN_DATA_PATH],
+                extra_search_paths=[Loader.BUILTIN_DATA_PATH, str(OWN_SERVICES)],
                 file_loader=_BareFiles(),
                 include_default_search_paths=False,
             )

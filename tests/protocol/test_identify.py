@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clary.faults import Invalid, UnknownOperation
 from clary.protocol.identify import SERVICES, bucket_of_host, find_operation, find_service
+from clary.protocol.models import OWN_SERVICES
 from clary.protocol.wire import Headers, HttpRequest
 
 OWN_NAMES = frozenset({"localhost", "clary.example"})
@@ -39,7 +40,8 @@ def signed_for(scope: str) -> dict[str, str]:
 
 
 def model_of(service: str) -> ServiceModel:
-    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+    loader = Loader(extra_search_paths=[str(OWN_SERVICES)])
+    return ServiceModel(loader.load_service_model(service, "service-2"), service)
 
 
 def smallest(shape: Shape, depth: int = 0) -> Any:

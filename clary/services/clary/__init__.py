@@ -1,0 +1,1 @@
+"""Operations of Clary's own service: what is offered beside the AWS APIs."""
