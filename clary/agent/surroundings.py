@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clary.agent.aws import Clients, Patience
@@ -28,10 +28,11 @@ class AgentSettings:
     driver_socket: str  # where pokes go
     fencing: str  # see `ProcessRuntimeSettings`
     cpu_count: int
+    file_systems: Mapping[str, str] = field(default_factory=dict)  # id -> directory; see `mounts`
 
     @property
     def runtime(self) -> ProcessRuntimeSettings:
-        folders = Folders(Path(self.tasks), Path(self.environments), Path(self.sockets))
+        folders = Folders(Path(self.tasks), Path(self.environments), Path(self.sockets), self.file_systems)
         return ProcessRuntimeSettings(self.fencing, self.fork_server, folders)
 
 

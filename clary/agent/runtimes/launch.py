@@ -22,7 +22,10 @@ def main(arguments: list[str]) -> NoReturn:
         if bubblewrap is None:
             sys.exit("bubblewrap is not installed")
         folders = sandbox.Folders(
-            Path(machine["tasks"]), Path(machine["environments"]), Path(machine["sockets"])
+            Path(machine["tasks"]),
+            Path(machine["environments"]),
+            Path(machine["sockets"]),
+            machine["file_systems"],
         )
         command = [*sandbox.shared_sandbox(bubblewrap, folders), *command]
     order = ForkServerOrder(**{**order.__dict__, "separate": separate})

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clary.agent.runtimes import sandbox
+from clary.agent.runtimes.mounts import Mount
 from clary.agent.runtimes.program import Program
 
 _CLONE_NEWNS = 0x0002_0000
@@ -50,13 +51,15 @@ def furnish(program: Program) -> None:
     if Path(folder, "input").is_dir():
         _mount(f"{folder}/input", f"{sandbox.ML}/input", None, _MS_BIND | _MS_REC)
         _remount(f"{sandbox.ML}/input", _MS_RDONLY)
+    for mount in program.mounts:
+        _mount_directory(mount)
     if program.socket_directory:
         _mount(f"{sandbox.SOCKETS}/{program.socket_directory}", sandbox.SOCKET_DIRECTORY, None, _MS_BIND)
     if program.python_environment:
         environment = f"{sandbox.ENVIRONMENTS}/{program.python_environment}"
         _mount(environment, sandbox.PYTHON_ENVIRONMENT, None, _MS_BIND)
         _remount(sandbox.PYTHON_ENVIRONMENT, _MS_RDONLY)
-    for hidden in (sandbox.TASKS, sandbox.SOCKETS, sandbox.ENVIRONMENTS):
+    for hidden in (sandbox.TASKS, sandbox.SOCKETS, sandbox.ENVIRONMENTS, sandbox.FILE_SYSTEMS):
         _mount("tmpfs", hidden, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "size=4k,mode=0500")
     for private in ("/tmp", "/var/tmp", "/dev/shm"):
         _mount_private(private)
@@ -90,6 +93,19 @@ def adopt_orphans() -> None:
     """Make this process the parent of descendants whose own parent ends."""
     if hasattr(_libc, "prctl"):
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _mount_directory(mount: Mount) -> None:
+    """A directory of a file system, and whatever the machine has mounted below it."""
+    target = f"{sandbox.ML}/{mount.target}"
+    with mount.opened(f"{sandbox.FILE_SYSTEMS}/{mount.file_system}") as descriptor:
+        _mount(f"/proc/self/fd/{descriptor}", target, None, _MS_BIND | _MS_REC)
+    flags = _MS_NOSUID | _MS_NODEV | (_MS_RDONLY if mount.read_only else 0)
+    mounted = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    points = [line.split(" ")[4].encode().decode("unicode_escape") for line in mounted]
+    for point in points:
+        if point == target or point.startswith(f"{target}/"):
+            _remount(point, flags)
 
 
 def _mount_private(folder: str) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,10 +167,11 @@ class ProcessRuntime:
                 return channel, None
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
+            with theirs, contextlib.ExitStack() as opened:
+                directories = [opened.enter_context(mount.opened()) for mount in program.mounts]
                 private = subprocess.Popen(
-                    self._private_command(program, ForkServerOrder(connection=theirs.fileno())),
-                    pass_fds=[theirs.fileno()],
+                    self._private_command(program, ForkServerOrder(connection=theirs.fileno()), directories),
+                    pass_fds=[theirs.fileno(), *directories],
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
@@ -179,7 +181,10 @@ class ProcessRuntime:
             raise
         return ours, private
 
-    def _private_command(self, program: Program, order: ForkServerOrder) -> list[str]:
+    def _private_command(
+        self, program: Program, order: ForkServerOrder, directories: Sequence[int]
+    ) -> list[str]:
+        """``directories`` are descriptors of what ``program.mounts`` name."""
         python = [sys.executable, "-m", "clary.agent.runtimes.fork_server", order.to_argument()]
         if not self.fenced:
             return python
@@ -197,6 +202,10 @@ class ProcessRuntime:
             environment_writable=program.environment_writable,
             network=program.network,
             read_only_paths=program.read_only_paths,
+            mounts=[
+                (f"/proc/self/fd/{directory}", mount.target, mount.read_only)
+                for mount, directory in zip(program.mounts, directories, strict=True)
+            ],
         )
         return [*view, *python]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from clary.agent.runtimes.mounts import Mount, mount_from_json
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,14 @@ class Program:
     environment_writable: bool = False  # while it is being built, in a sandbox made for that alone
     read_only_paths: tuple[str, ...] = ()  # what else of the machine it sees; only while building
     run_with_own_python: bool = False  # execute the environment's interpreter instead of forking
+    mounts: tuple[Mount, ...] = ()  # directories beside its ``ml`` folder
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "environment": dict(self.environment)}
+        mounts = [asdict(mount) for mount in self.mounts]
+        return {**self.__dict__, "environment": dict(self.environment), "mounts": mounts}
 
 
 def program_from_json(document: Mapping[str, Any]) -> Program:
     """Inverse of `Program.to_json`. Raises ``TypeError`` on a document of another form."""
-    return Program(**{**document, "arguments": tuple(document["arguments"]), "read_only_paths": ()})
+    arguments, mounts = tuple(document["arguments"]), tuple(map(mount_from_json, document["mounts"]))
+    return Program(**{**document, "arguments": arguments, "mounts": mounts, "read_only_paths": ()})

@@ -11,14 +11,15 @@ import os
 import shutil
 import site
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ML = "/opt/ml"
 TASKS = "/run/clary/tasks"  # the fork server's view; hidden from programs
 SOCKETS = "/run/clary/sockets"  # likewise
 ENVIRONMENTS = "/run/clary/environments"  # likewise
+FILE_SYSTEMS = "/run/clary/file_systems"  # likewise
 SOCKET_DIRECTORY = "/run/clary/socket"  # a program's own
 PYTHON_ENVIRONMENT = "/opt/clary/environment"  # a job's own, read-only
 
@@ -43,6 +44,7 @@ class Folders:
     tasks: Path
     environments: Path
     sockets: Path
+    file_systems: Mapping[str, str] = field(default_factory=dict)  # id -> directory; see `mounts`
 
 
 def shared_sandbox(bubblewrap: str, folders: Folders) -> list[str]:
@@ -56,6 +58,12 @@ def shared_sandbox(bubblewrap: str, folders: Folders) -> list[str]:
         *("--bind", str(folders.tasks), TASKS),
         *("--bind", str(folders.sockets), SOCKETS),
         *("--bind", str(folders.environments), ENVIRONMENTS),
+        *("--dir", FILE_SYSTEMS),
+        *(
+            word
+            for name, directory in folders.file_systems.items()
+            for word in ("--bind-try", directory, f"{FILE_SYSTEMS}/{name}")
+        ),
         *("--remount-ro", "/", "--cap-add", "ALL", "--chdir", "/"),
     ]
 
@@ -69,11 +77,17 @@ def single_sandbox(
     environment_writable: bool,
     network: bool,
     read_only_paths: Sequence[str] = (),
+    mounts: Sequence[tuple[str, str, bool]] = (),
 ) -> list[str]:
-    """The command prefix for one program in a sandbox of its own."""
+    """The command prefix for one program in a sandbox of its own.
+
+    ``mounts`` are (directory, path below ``/opt/ml``, read-only).
+    """
     command = [*_view(bubblewrap), "--unshare-pid", "--unshare-ipc", "--bind", str(ml), ML]
     if (ml / "input").is_dir():
         command += ["--ro-bind", str(ml / "input"), f"{ML}/input"]
+    for directory, target, read_only in mounts:
+        command += ["--ro-bind" if read_only else "--bind", directory, f"{ML}/{target}"]
     if socket_directory:
         command += ["--bind", str(socket_directory), SOCKET_DIRECTORY]
     if environment:

@@ -149,7 +149,13 @@ def launch_agent_fork_server(settings: Mapping[str, Any], log: Path) -> Helper:
 
 
 def launch_algorithm_fork_server(
-    path: Path, folders: Mapping[str, Path], *, fencing: str, preload: bool, log: Path
+    path: Path,
+    folders: Mapping[str, Path],
+    *,
+    file_systems: Mapping[str, str] | None = None,
+    fencing: str,
+    preload: bool,
+    log: Path,
 ) -> Helper:
     """Start the process that algorithms are forked from; it listens at ``path``."""
     tie = socket.socketpair()
@@ -158,7 +164,13 @@ def launch_algorithm_fork_server(
             sys.executable,
             "-m",
             "clary.agent.runtimes.launch",
-            json.dumps({"fencing": fencing, **{name: str(folder) for name, folder in folders.items()}}),
+            json.dumps(
+                {
+                    "fencing": fencing,
+                    "file_systems": dict(file_systems or {}),
+                    **{name: str(folder) for name, folder in folders.items()},
+                }
+            ),
             json.dumps({"listener": listener.fileno(), "lifeline": tie[1].fileno(), "preload": preload}),
         ]
         return Helper.launch(command, tie, listener.fileno(), log=log)
