@@ -51,8 +51,15 @@ class Settings:
     objects_s3_access_key_id: str = setting("", "Access key id for the external S3.")
     objects_s3_secret_access_key: str = setting("", "Secret access key for the external S3.")
     sandbox: str = setting("auto", "How user code is fenced in: auto, bubblewrap (or fail), or none.")
+    file_systems: str = setting(
+        "",
+        "Directories that jobs may read as FileSystemDataSource: fs-0123abcd=/directory, separated by commas.",
+    )
     cpu_count: float = setting(0.0, "Processor cores that tasks may use; 0 means all.")
     memory_bytes: int = setting(0, "Memory that tasks may use; 0 means all.")
+    spot_interruptions_per_hour: float = setting(
+        0.0, "How often a managed spot job loses its machines, at random, in an hour of training."
+    )
 
 
 def load_settings(

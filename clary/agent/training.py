@@ -93,7 +93,6 @@ def _execute(
         while reader.complaints:
             around.logs.add(reader.complaints.pop(0), at)
 
-    limit = _mapping(work.request.get("StoppingCondition")).get("MaxRuntimeInSeconds")
     try:
         running = around.runtime.start(program)
         try:
@@ -102,7 +101,7 @@ def _execute(
                 take,
                 around.stop,
                 grace_seconds=around.spec.grace_seconds,
-                deadline=started + float(limit) if limit else None,
+                deadline=started + work.max_runtime_seconds,
             )
         finally:
             running.close()

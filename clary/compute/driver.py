@@ -29,6 +29,7 @@ class Driver(Protocol):
         """Run ``spec``. If its id is known already, change nothing and return what is known.
 
         A task that was prepared but whose agent never came up (the caller died in between) is started now.
+        The tasks of a gang wait as PENDING until all of them have been ordered and there is room for all.
         """
 
     async def inspect(self, task_id: str) -> TaskStatus | None:

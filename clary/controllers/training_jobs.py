@@ -7,6 +7,7 @@ callers were shown. The final status is written before the tasks are forgotten, 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from clary.resources.training_job import (
     task_id,
     tasks_of,
     times,
+    worked_seconds,
 )
 from clary.telemetry.metric_store import MetricStore
 
@@ -41,7 +43,15 @@ MAX_INTERRUPTIONS = 20  # how often a job is begun again because Clary or the ma
 GRACE_SECONDS = 120.0  # SageMaker's, between SIGTERM and SIGKILL
 INTERNAL = "InternalServerError: "  # begins the reasons that are not the caller's doing
 
-Ending = Literal["Completed", "Failed", "Stopped", "MaxRuntimeExceeded"]
+MAX_PENDING_WORDS = "Training job stopped: it was pending for longer than MaxPendingTimeInSeconds"
+SPOT_WORDS = "Training job interrupted: its machines were taken away, as spot machines are"
+
+Ending = Literal["Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded"]
+# What a task's stop cause makes of its job, where it is not the caller's Stop.
+_ENDINGS: Mapping[StopCause, Ending] = {
+    StopCause.MAX_RUNTIME: "MaxRuntimeExceeded",
+    StopCause.MAX_WAIT: "MaxWaitTimeExceeded",
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +59,15 @@ class Observation:
     """What was found. ``tasks`` are those of the present attempt by host; ``None``: the driver has none.
 
     ``started`` says that every task of the attempt was started once. ``interruptions`` and ``retries`` are
-    those so far; ``max_retries`` is what the caller's RetryStrategy allows.
+    those so far; ``max_retries`` is what the caller's RetryStrategy allows. ``overdue`` is the limit of the
+    job's own that has passed, ``interrupt`` that its machines are to be taken away.
     """
 
     tasks: Mapping[str, TaskStatus | None]
     started: bool = False
     stop_requested: bool = False
+    overdue: StopCause | None = None
+    interrupt: bool = False
     interruptions: int = 0
     retries: int = 0
     max_retries: int = 0
@@ -67,9 +80,10 @@ class Decision:
     start: Sequence[str] = ()
     stop: Sequence[str] = ()
     stop_cause: StopCause = StopCause.REQUESTED
-    again: Literal["", "interrupted", "retry"] = ""
+    again: Literal["", "interrupted", "reclaimed", "retry"] = ""
     ending: Ending | None = None
     reason: str = ""
+    message: str = ""
 
 
 def decide(seen: Observation) -> Decision:
@@ -84,22 +98,30 @@ def decide(seen: Observation) -> Decision:
         if running:
             return Decision(stop=running, stop_cause=StopCause.SUPERSEDED)
         return _after_break(seen, broken)
-    if any(_interrupted(task) for task in over) or (missing and seen.started):
+    interrupted = [task for task in over if _interrupted(task)]
+    if interrupted or (missing and seen.started):
+        reclaimed = any(task.stop_cause is StopCause.INTERRUPTED for task in interrupted)
         if running:
-            return Decision(stop=running, stop_cause=StopCause.SHUTDOWN)
-        return _after_interruption(seen)
-    if seen.stop_requested:
+            return Decision(
+                stop=running, stop_cause=StopCause.INTERRUPTED if reclaimed else StopCause.SHUTDOWN
+            )
+        return _after_interruption(seen, reclaimed)
+    if seen.stop_requested or seen.overdue:
+        cause = StopCause.REQUESTED if seen.stop_requested else seen.overdue or StopCause.REQUESTED
         if running:
-            return Decision(stop=running)
-        return Decision(ending="Stopped" if missing else _natural_ending(over))
+            return Decision(stop=running, stop_cause=cause)
+        return _never_begun(cause) if missing else Decision(ending=_natural_ending(over))
     if missing:
         return Decision(start=missing)
+    if running and seen.interrupt:
+        return Decision(stop=running, stop_cause=StopCause.INTERRUPTED)
     if running:
         stopped = next((task for task in over if task.phase is TaskPhase.STOPPED), None)
         if stopped is None:
             return Decision()
         return Decision(stop=running, stop_cause=stopped.stop_cause or StopCause.SUPERSEDED)
-    return Decision(ending=_natural_ending(over))
+    pending = any(task.stop_cause is StopCause.MAX_PENDING for task in over)
+    return _never_begun(StopCause.MAX_PENDING) if pending else Decision(ending=_natural_ending(over))
 
 
 def _broke(task: TaskStatus) -> bool:
@@ -107,8 +129,9 @@ def _broke(task: TaskStatus) -> bool:
 
 
 def _interrupted(task: TaskStatus) -> bool:
-    """Ended because Clary or the machine went down: not the job's doing."""
-    return task.stop_cause is StopCause.SHUTDOWN and task.phase in (TaskPhase.LOST, TaskPhase.STOPPED)
+    """Ended because Clary or the machine went down, or was taken away: not the job's doing."""
+    causes = (StopCause.SHUTDOWN, StopCause.INTERRUPTED)
+    return task.stop_cause in causes and task.phase in (TaskPhase.LOST, TaskPhase.STOPPED)
 
 
 def _after_break(seen: Observation, broken: Sequence[TaskStatus]) -> Decision:
@@ -129,9 +152,11 @@ def _cause(task: TaskStatus) -> str:
     return reason if reason.startswith(INTERNAL) else INTERNAL + reason
 
 
-def _after_interruption(seen: Observation) -> Decision:
-    if seen.stop_requested:
-        return Decision(ending="Stopped")
+def _after_interruption(seen: Observation, reclaimed: bool) -> Decision:
+    if seen.stop_requested or seen.overdue:
+        return _never_begun(StopCause.REQUESTED if seen.stop_requested else seen.overdue)
+    if reclaimed:
+        return Decision(again="reclaimed")
     if seen.interruptions >= MAX_INTERRUPTIONS:
         return Decision(
             ending="Failed",
@@ -141,31 +166,45 @@ def _after_interruption(seen: Observation) -> Decision:
     return Decision(again="interrupted")
 
 
+def _never_begun(cause: StopCause | None) -> Decision:
+    """The end of a job whose present attempt has nothing to show."""
+    if cause is StopCause.MAX_PENDING:
+        return Decision(ending="Stopped", message=MAX_PENDING_WORDS)
+    return Decision(ending=_ENDINGS.get(cause, "Stopped") if cause else "Stopped")
+
+
 def _natural_ending(over: Sequence[TaskStatus]) -> Ending:
-    stopped = [task for task in over if task.phase is TaskPhase.STOPPED]
+    stopped = [task.stop_cause for task in over if task.phase is TaskPhase.STOPPED]
     if not stopped:
         return "Completed"
-    if any(task.stop_cause is StopCause.MAX_RUNTIME for task in stopped):
-        return "MaxRuntimeExceeded"
-    return "Stopped"
+    return next((ending for cause, ending in _ENDINGS.items() if cause in stopped), "Stopped")
 
 
 class TrainingJobController:
     """`clary.controllers.controller.Controller` for training jobs.
 
-    ``endpoint_url`` is where tasks reach the server; ``secret`` seals their tokens.
+    ``endpoint_url`` is where tasks reach the server; ``secret`` seals their tokens. Managed spot jobs lose
+    their machines ``spot_interruptions_per_hour`` times an hour of training, at random.
     """
 
     kind = KIND
 
     def __init__(
-        self, *, driver: Driver, metrics: MetricStore, clock: Clock, secret: bytes, endpoint_url: str
+        self,
+        *,
+        driver: Driver,
+        metrics: MetricStore,
+        clock: Clock,
+        secret: bytes,
+        endpoint_url: str,
+        spot_interruptions_per_hour: float = 0.0,
     ) -> None:
         self._driver = driver
         self._metrics = metrics
         self._clock = clock
         self._secret = secret
         self._endpoint_url = endpoint_url
+        self._spot_interruptions_per_hour = spot_interruptions_per_hour
 
     async def reconcile(self, resource: Resource) -> Outcome:
         """See `clary.controllers.controller.Controller`."""
@@ -176,7 +215,7 @@ class TrainingJobController:
             host: await self._driver.inspect(task_id(resource.uid, attempt, host))
             for host, _, _ in hosts(resource.spec)
         }
-        decision = decide(_observation(resource, attempt, tasks))
+        decision = decide(self._observation(resource, attempt, tasks))
         await self._act(resource, attempt, tasks, decision)
         return await self._outcome(resource, attempt, tasks, decision)
 
@@ -211,17 +250,19 @@ class TrainingJobController:
         if decision.again:
             due_at = now
             status["Attempt"] = attempt + 1
-            if decision.again == "interrupted":
-                add_transition(moves, "Interrupted", _ended_at(tasks, now))
+            if decision.again in ("interrupted", "reclaimed"):
+                reclaimed = decision.again == "reclaimed"
+                add_transition(moves, "Interrupted", _ended_at(tasks, now), SPOT_WORDS if reclaimed else "")
                 add_transition(moves, "Restarting", now)
-                status["Interruptions"] = _number(status, "Interruptions") + 1
+                counter = "SpotInterruptions" if reclaimed else "Interruptions"
+                status[counter] = _number(status, counter) + 1
             else:
                 add_transition(moves, "Starting", now, "Starting the training job again after an error")
                 status["Retries"] = _number(status, "Retries") + 1
         elif decision.ending:
             due_at = now  # to free what the job held, only after this has been written
-            add_transition(moves, decision.ending, _ended_at(tasks, now))
-            phase = "Stopped" if decision.ending == "MaxRuntimeExceeded" else decision.ending
+            add_transition(moves, decision.ending, _ended_at(tasks, now), decision.message)
+            phase = "Stopped" if decision.ending in _ENDINGS.values() else decision.ending
             status |= await self._results(resource, tasks, decision)
         else:
             phase = "Stopping" if requested is not None else phase
@@ -272,6 +313,37 @@ class TrainingJobController:
         status = {**resource.status, "Freed": True}
         return Outcome(status, resource.phase, remove=bool(resource.spec.get("DeleteRequested")))
 
+    def _observation(
+        self, resource: Resource, attempt: int, tasks: Mapping[str, TaskStatus | None]
+    ) -> Observation:
+        strategy: Any = resource.spec.get("RetryStrategy") or {}
+        status = resource.status
+        return Observation(
+            tasks=tasks,
+            started=_number(status, "Started") == attempt,
+            stop_requested=resource.spec.get("StopRequested") is not None,
+            overdue=_overdue(resource, tasks, self._clock.now()),
+            interrupt=resource.spec.get("InterruptRequested") == attempt
+            or self._reclaimed(resource, attempt, tasks),
+            interruptions=_number(status, "Interruptions"),
+            retries=_number(status, "Retries"),
+            max_retries=int(strategy.get("MaximumRetryAttempts", 0)),
+        )
+
+    def _reclaimed(self, resource: Resource, attempt: int, tasks: Mapping[str, TaskStatus | None]) -> bool:
+        """Whether chance takes a spot job's machines now: the same answer however often it is asked."""
+        rate = self._spot_interruptions_per_hour
+        began = [
+            transition.at
+            for task in tasks.values()
+            for transition in (task.transitions if task else ())
+            if transition.phase is TaskPhase.RUNNING
+        ]
+        if not rate or not began or not resource.spec.get("EnableManagedSpotTraining"):
+            return False
+        lasts = random.Random(f"{resource.uid}-{attempt}").expovariate(rate / 3600.0)
+        return self._clock.now() >= min(began) + lasts
+
     def _task(self, resource: Resource, attempt: int, host: str) -> TaskSpec:
         key, spec = resource.key, resource.spec
         found = hosts(spec)
@@ -291,6 +363,7 @@ class TrainingJobController:
                 instance_group=group,
                 log_group=LOG_GROUP,
                 log_stream=f"{key.name}/{host}-{int(resource.created_at)}",
+                max_runtime_seconds=_runtime_left(resource, self._clock.now()),
             ),
             connection=Connection(
                 endpoint_url=self._endpoint_url,
@@ -302,6 +375,9 @@ class TrainingJobController:
             memory_bytes=machine.memory_bytes,
             gpu_count=machine.gpu_count,
             grace_seconds=GRACE_SECONDS,
+            gang=tuple(task_id(resource.uid, attempt, name) for name, _, _ in found)
+            if len(found) > 1
+            else (),
         )
 
 
@@ -316,23 +392,33 @@ def owner_key(owner: str) -> Key:
     return Key(kind, account, region, name)
 
 
-def _observation(resource: Resource, attempt: int, tasks: Mapping[str, TaskStatus | None]) -> Observation:
-    strategy: Any = resource.spec.get("RetryStrategy") or {}
-    status = resource.status
-    return Observation(
-        tasks=tasks,
-        started=_number(status, "Started") == attempt,
-        stop_requested=resource.spec.get("StopRequested") is not None,
-        interruptions=_number(status, "Interruptions"),
-        retries=_number(status, "Retries"),
-        max_retries=int(strategy.get("MaximumRetryAttempts", 0)),
-    )
-
-
 def _number(status: Document, name: str) -> int:
     number = status[name]
     assert isinstance(number, int)
     return number
+
+
+def _overdue(resource: Resource, tasks: Mapping[str, TaskStatus | None], now: float) -> StopCause | None:
+    """The limit of the job's own that has passed by ``now``. The agents mind MaxRuntimeInSeconds."""
+    limits: Any = resource.spec.get("StoppingCondition") or {}
+    age = now - resource.created_at
+    if "MaxWaitTimeInSeconds" in limits and age >= limits["MaxWaitTimeInSeconds"]:
+        return StopCause.MAX_WAIT
+    pending = all(task is None or task.phase is TaskPhase.PENDING for task in tasks.values())
+    if (
+        pending
+        and age >= limits.get("MaxPendingTimeInSeconds", math.inf)
+        and _number(resource.status, "Attempt") == 1
+    ):
+        return StopCause.MAX_PENDING
+    return None
+
+
+def _runtime_left(resource: Resource, now: float) -> float:
+    """Seconds that the job may still train, after its earlier attempts."""
+    limits: Any = resource.spec["StoppingCondition"]
+    published: Any = resource.status["SecondaryStatusTransitions"]
+    return max(0.0, float(limits["MaxRuntimeInSeconds"]) - worked_seconds(published, now))
 
 
 def _ended_at(tasks: Mapping[str, TaskStatus | None], now: float) -> float:

@@ -35,6 +35,9 @@ class StopCause(str, Enum):
 
     REQUESTED = "Requested"  # the user's Stop call
     MAX_RUNTIME = "MaxRuntimeExceeded"
+    MAX_WAIT = "MaxWaitTimeExceeded"
+    MAX_PENDING = "MaxPendingTimeExceeded"
+    INTERRUPTED = "Interrupted"  # its machine is taken away, as spot machines are; the owner starts it again
     SUPERSEDED = "Superseded"  # its owner no longer wants it
     SHUTDOWN = "Shutdown"  # Clary itself goes down; the owner starts it again
 
@@ -51,7 +54,10 @@ class Connection:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """One host of a training job. ``request`` is the CreateTrainingJob input, verbatim."""
+    """One host of a training job. ``request`` is the CreateTrainingJob input, verbatim.
+
+    ``max_runtime_seconds`` is what is left to this attempt of the time that the job may train.
+    """
 
     job_name: str
     job_arn: str
@@ -62,6 +68,7 @@ class TrainingWork:
     instance_group: str
     log_group: str
     log_stream: str
+    max_runtime_seconds: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,9 @@ class TaskSpec:
 
     ``id`` derives from the owner's uid (``training-UID-1-algo-1``): the same order has the same id.
     ``owner`` is an opaque text that the owner's controller understands; the driver only gives it back.
+
+    ``gang`` has the ids of all tasks of a cluster, this one's too, in the order of the hosts: they are
+    launched together or not at all, once all of them have been ordered. It is empty for a task on its own.
     """
 
     id: str
@@ -94,6 +104,7 @@ class TaskSpec:
     memory_bytes: int
     gpu_count: int
     grace_seconds: float  # between SIGTERM and SIGKILL
+    gang: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,7 @@ def spec_from_json(document: Mapping[str, Any]) -> TaskSpec:
     return TaskSpec(
         work=TrainingWork(**work) if kind == "TrainingWork" else ServingWork(**work),
         connection=Connection(**fields.pop("connection")),
+        gang=tuple(fields.pop("gang")),
         **fields,
     )
 

@@ -6,6 +6,7 @@
 - ``status.json``  what the agent last said, replaced atomically;
 - ``lock``         locked by the live agent, whatever way it ends: liveness that no process id can fake;
 - ``stop.json``    that the task is to end, and why; the first one written counts;
+- ``addresses.json``  task id -> network address of each task of its cluster, written before any is launched;
 - ``exit.json``    the agent's wait status if it ended badly, written by the fork server that started it;
 - ``ml/``          the algorithm's ``/opt/ml``;
 - ``logs.spool``, ``agent.log``  the agent's own.
@@ -20,6 +21,7 @@ import fcntl
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,10 @@ class TaskFolder:
         except (KeyError, TypeError):
             return None
 
+    def ordered_at(self) -> float:
+        """When the order was written, in epoch seconds."""
+        return (self.path / "spec.json").stat().st_mtime
+
     def write_status(self, status: TaskStatus) -> None:
         write_document(self.path / "status.json", {**status_to_json(status), "boot_id": boot_id()})
 
@@ -92,6 +98,17 @@ class TaskFolder:
             return StopCause(document["cause"]) if document else None
         except (KeyError, ValueError):
             return StopCause.REQUESTED
+
+    def write_addresses(self, addresses: Mapping[str, str]) -> None:
+        write_document(self._addresses, dict(addresses))
+
+    def read_addresses(self) -> dict[str, str]:
+        """The addresses of the task's cluster by task id; empty for a task on its own."""
+        return {name: str(address) for name, address in (read_document(self._addresses) or {}).items()}
+
+    @property
+    def _addresses(self) -> Path:
+        return self.path / "addresses.json"
 
     def read_exit(self) -> int | None:
         """The wait status (as ``os.waitpid`` gives it) of an agent that ended badly, if anybody saw it."""

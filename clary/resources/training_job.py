@@ -18,8 +18,9 @@ METRIC_DIMENSION = "TrainingJobName"
 TRAINING_PLAN_LABEL = "TrainingPlanArn"
 LONGEST_FAILURE_REASON = 1024
 DEFAULT_MAX_RUNTIME_SECONDS = 86_400  # SageMaker's, where the caller gives none
-# Members of the spec that are not the caller's input: wishes of later calls, and tags.
-NOT_OF_THE_REQUEST = frozenset({"StopRequested", "DeleteRequested", "Tags"})
+# Members of the spec that are not the caller's input: wishes of later calls, tags, and what the named
+# algorithm stood for when the job was created.
+NOT_OF_THE_REQUEST = frozenset({"StopRequested", "DeleteRequested", "Tags", "ResolvedAlgorithm"})
 
 LIFECYCLE = Lifecycle(
     KIND,
@@ -37,6 +38,7 @@ _ENDINGS: Mapping[str, str] = {
     "Failed": "Training job failed",
     "Stopped": "Training job stopped",
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
+    "MaxWaitTimeExceeded": "Training job runtime exceeded MaxWaitTimeInSeconds provided",
 }
 # An attempt begins with one of these; "Starting" again is SageMaker's word for a retry.
 _BEGINNINGS = ("Starting", "Restarting")
@@ -79,8 +81,8 @@ def initial_status(now: float) -> dict[str, JsonValue]:
     """The status of a job that was just asked for.
 
     Beside AWS's members: ``Attempt``, the number of the present attempt; ``Started``, the last attempt all
-    of whose tasks were started; ``Interruptions`` and ``Retries``, why there was more than one attempt; and,
-    at the end, ``Freed``: no task is left.
+    of whose tasks were started; ``Interruptions``, ``SpotInterruptions`` and ``Retries``, why there was more
+    than one attempt; and, at the end, ``Freed``: no task is left.
     """
     return {
         "TrainingJobStatus": "InProgress",
@@ -91,6 +93,7 @@ def initial_status(now: float) -> dict[str, JsonValue]:
         "Attempt": 1,
         "Started": 0,
         "Interruptions": 0,
+        "SpotInterruptions": 0,
         "Retries": 0,
     }
 
@@ -160,11 +163,16 @@ def add_transition(found: list[dict[str, Any]], status: str, at: float, message:
     found.append(entry)
 
 
-def times(found: Sequence[Mapping[str, Any]]) -> dict[str, JsonValue]:
-    """When training began and ended, and the seconds of both clocks; nothing of what has not happened.
+def worked_seconds(found: Sequence[Mapping[str, Any]], now: float) -> float:
+    """How long the job has been at work by ``now``, in all its attempts: the time that is billed.
 
-    Only the time at work is billed, not that between an interruption and the next attempt.
+    That between an interruption and the next attempt, or before the first, does not count.
     """
+    return sum(each.get("EndTime", now) - each["StartTime"] for each in found if each["Status"] in _BILLED)
+
+
+def times(found: Sequence[Mapping[str, Any]]) -> dict[str, JsonValue]:
+    """When training began and ended, and the seconds of both clocks; nothing of what has not happened."""
     began = next((each["StartTime"] for each in found if each["Status"] in ("Downloading", "Training")), None)
     ended = found[-1]["StartTime"] if found[-1]["Status"] in _ENDINGS else None
     result: dict[str, JsonValue] = {}
@@ -173,13 +181,8 @@ def times(found: Sequence[Mapping[str, Any]]) -> dict[str, JsonValue]:
     if ended is not None:
         result["TrainingEndTime"] = ended
     if began is not None and ended is not None:
-        worked = sum(
-            each["EndTime"] - each["StartTime"]
-            for each in found
-            if each["Status"] in _BILLED and each["StartTime"] >= began
-        )
         result["TrainingTimeInSeconds"] = max(1, math.ceil(ended - began))
-        result["BillableTimeInSeconds"] = max(1, math.ceil(worked))
+        result["BillableTimeInSeconds"] = max(1, math.ceil(worked_seconds(found, ended)))
     return result
 
 
@@ -242,8 +245,22 @@ def failure_reason(text: str) -> str:
 
 
 def request_of(spec: Document) -> dict[str, JsonValue]:
-    """The caller's CreateTrainingJob input, without what services noted beside it."""
-    return {name: value for name, value in spec.items() if name not in NOT_OF_THE_REQUEST}
+    """The caller's CreateTrainingJob input, without what services noted beside it.
+
+    In place of an algorithm's name it has the image that the name stood for.
+    """
+    request = {name: value for name, value in spec.items() if name not in NOT_OF_THE_REQUEST}
+    return {**request, "AlgorithmSpecification": algorithm_specification(spec)}
+
+
+def algorithm_specification(spec: Document) -> dict[str, Any]:
+    """The AlgorithmSpecification, always with an image: that of the algorithm where one is named."""
+    specification: Any = spec["AlgorithmSpecification"]
+    resolved: Any = spec.get("ResolvedAlgorithm")
+    if not resolved:
+        return dict(specification)
+    rest = {name: value for name, value in specification.items() if name != "AlgorithmName"}
+    return {**rest, "TrainingImage": resolved["TrainingImage"]}
 
 
 def tasks_of(uid: str, attempts: Sequence[int], spec: Document) -> Iterator[str]:

@@ -129,6 +129,7 @@ def training_spec(
         instance_group="homogeneousCluster",
         log_group=LOG_GROUP,
         log_stream=f"{task_id}/algo-1-1",
+        max_runtime_seconds=float(document["StoppingCondition"]["MaxRuntimeInSeconds"]),
     )
     return TaskSpec(
         task_id, f"owner-of-{task_id}", work, world.connection, cpu_count, 1 << 30, 0, grace_seconds

@@ -24,11 +24,13 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clary.compute.driver import Capacity
 from clary.compute.instance_types import machine_memory_bytes
+from clary.compute.local.addresses import cluster_addresses
 from clary.compute.local.fencing import HOW_TO_INSTALL, SandboxUnavailable, bubblewrap_works
 from clary.compute.local.processes import (
     ANSWER_SECONDS,
@@ -38,8 +40,8 @@ from clary.compute.local.processes import (
     launch_agent_fork_server,
     launch_algorithm_fork_server,
 )
+from clary.compute.local.queue import TaskQueue
 from clary.resources.task import (
-    ServingWork,
     StopCause,
     TaskPhase,
     TaskSpec,
@@ -66,7 +68,7 @@ class LocalDriver:
 
     ``sandbox`` is ``auto``, ``bubblewrap`` (`open` raises `SandboxUnavailable` if there is none) or ``none``.
     ``cpu_count`` and ``memory_bytes`` limit what tasks may use, 0 meaning all of the machine. Training tasks
-    beyond the processors wait as PENDING; servers never wait.
+    for which there is no room wait as PENDING (see `queue`).
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class LocalDriver:
         cpu_count: float = 0.0,
         memory_bytes: int = 0,
         preload: bool = True,
+        file_systems: Mapping[str, str] | None = None,
     ) -> None:
+        """``file_systems`` are those that jobs may read, id to directory."""
         if sandbox not in ("auto", "bubblewrap", "none"):
             raise ValueError(f"'sandbox' must be auto, bubblewrap or none, not {sandbox!r}.")
         self._data = data.absolute()
@@ -85,6 +89,7 @@ class LocalDriver:
         self._cpu_count = cpu_count or float(os.cpu_count() or 1)
         self._memory_bytes = memory_bytes or machine_memory_bytes()
         self._preload = preload
+        self._file_systems = dict(file_systems or {})
         self._tasks = self._data / "tasks"
         self._environments = self._data / "environments"
         self._run = _runtime_folder(self._data)
@@ -98,7 +103,9 @@ class LocalDriver:
         self._ear: socket.socket | None = None
         self._looking: asyncio.Task[None] | None = None
         self._callbacks: list[Callable[[str], None]] = []
-        self._queue: dict[str, TaskSpec] = {}  # waiting, in order
+        self._queue = TaskQueue(self._cpu_count, self._memory_bytes)
+        self._explained: dict[str, str] = {}  # what tasks that wait were told
+        self._admitting = asyncio.Lock()
         self._gone: dict[str, float] = {}  # when agents were first seen to be gone without a word
         self._launched: dict[str, float] = {}  # forked agents that may not have their lock yet
         self._running: dict[str, TaskSpec] = {}  # tasks that are not over, as far as is known
@@ -137,7 +144,7 @@ class LocalDriver:
         known = self._status(folder)
         if known is None or known.phase is TaskPhase.PENDING:
             if spec.id not in self._launched and not folder.agent_lives():
-                self._queue.setdefault(spec.id, spec)
+                self._queue.add(spec, admitted=bool(folder.read_addresses()))
             await self._admit()
             known = self._status(folder)
         return known or _pending(spec, "")
@@ -153,7 +160,7 @@ class LocalDriver:
         if status is None or status.phase.final:
             return
         folder.write_stop(cause)
-        if self._queue.pop(task_id, None) is not None:
+        if self._queue.remove(task_id):
             self._finish(folder, status, TaskPhase.STOPPED, stop_cause=folder.read_stop())
         else:
             _signal_agent(folder, status, signal.SIGTERM)
@@ -161,7 +168,8 @@ class LocalDriver:
     async def remove(self, task_id: str) -> None:
         await self.open()
         folder = task_folder(self._tasks, task_id)
-        self._queue.pop(task_id, None)
+        self._queue.remove(task_id)
+        self._explained.pop(task_id, None)
         await self._kill_agent(folder)
         self._launched.pop(task_id, None)
         self._gone.pop(task_id, None)
@@ -241,6 +249,7 @@ class LocalDriver:
         self._algorithms = launch_algorithm_fork_server(
             self._run / "algorithms.sock",
             folders,
+            file_systems=self._file_systems,
             fencing=self.fencing,
             preload=self._preload,
             log=self._data / "fork-servers.log",
@@ -265,7 +274,7 @@ class LocalDriver:
         self._agents_ready = False
         self._agents = launch_agent_fork_server(self._agent_settings(), self._data / "fork-servers.log")
 
-    def _agent_settings(self) -> dict[str, str | int]:
+    def _agent_settings(self) -> dict[str, Any]:
         return {
             "tasks": str(self._tasks),
             "environments": str(self._environments),
@@ -273,6 +282,7 @@ class LocalDriver:
             "fork_server": str(self._run / "algorithms.sock"),
             "driver_socket": str(self._run / "driver.sock"),
             "fencing": self.fencing,
+            "file_systems": self._file_systems,
             "cpu_count": max(1, int(self._cpu_count)),
         }
 
@@ -330,27 +340,36 @@ class LocalDriver:
 
     async def _admit(self) -> None:
         """Start what there is room for, in order."""
-        for task_id, spec in list(self._queue.items()):
-            if task_id not in self._queue:
-                continue
-            folder = task_folder(self._tasks, task_id)
-            if isinstance(spec.work, ServingWork) or self._has_room(spec):
-                del self._queue[task_id]
-                self._running[task_id] = spec
-                await self._launch(spec)
-            elif folder.read_status() is None:
-                waits_for = ", ".join(sorted(self._training())) or "other tasks"
-                folder.write_status(_pending(spec, f"Waiting for processors that are used by {waits_for}"))
+        async with self._admitting:
+            while group := self._queue.next(list(self._running.values())):
+                self._give_addresses(group)
+                for spec in group:
+                    self._explained.pop(spec.id, None)
+                    self._running[spec.id] = spec
+                for spec in group:
+                    await self._launch(spec)
+            self._explain_waiting()
 
-    def _has_room(self, spec: TaskSpec) -> bool:
-        training = self._training()
-        used = sum(min(other.cpu_count, self._cpu_count) for other in training.values())
-        return not training or used + min(spec.cpu_count, self._cpu_count) <= self._cpu_count
+    def _give_addresses(self, group: Sequence[TaskSpec]) -> None:
+        """Tell each host of a cluster where the others are, before any of them runs."""
+        gang = group[0].gang
+        if not gang:
+            return
+        folders = [task_folder(self._tasks, task_id) for task_id in gang]
+        addresses = next(filter(None, (folder.read_addresses() for folder in folders)), None)
+        if addresses is None:
+            running = (task_folder(self._tasks, task_id) for task_id in self._running)
+            taken = [address for folder in running for address in folder.read_addresses().values()]
+            addresses = cluster_addresses(gang, taken)
+        for folder in folders:
+            folder.write_addresses(addresses)
 
-    def _training(self) -> dict[str, TaskSpec]:
-        return {
-            task_id: spec for task_id, spec in self._running.items() if not isinstance(spec.work, ServingWork)
-        }
+    def _explain_waiting(self) -> None:
+        """Say in the status of each waiting task what it waits for, as often as that changes."""
+        for spec, words in self._queue.explanations(list(self._running.values())):
+            if self._explained.get(spec.id) != words:
+                self._explained[spec.id] = words
+                task_folder(self._tasks, spec.id).write_status(_pending(spec, words))
 
     # What is known.
 
@@ -447,11 +466,12 @@ class LocalDriver:
             if status.phase.final:
                 self._said[spec.id] = (status.phase, status.address)
             elif status.phase is TaskPhase.PENDING and not folder.agent_lives():
-                waiting.append((folder.path.stat().st_ctime, spec))
+                waiting.append((folder.ordered_at(), spec))
             else:
                 self._running[spec.id] = spec
         for _, spec in sorted(waiting, key=lambda item: item[0]):
-            self._queue[spec.id] = spec
+            admitted = bool(task_folder(self._tasks, spec.id).read_addresses())
+            self._queue.add(spec, admitted=admitted)
         for entry in list(self._tasks.glob(f"{_FORGOTTEN}*")):
             _delete(entry)
 
