@@ -23,6 +23,7 @@ from clary.clock import Clock, SystemClock
 from clary.compute.driver import Driver
 from clary.compute.local.driver import LocalDriver
 from clary.compute.local.fencing import SandboxUnavailable
+from clary.controllers.algorithms import AlgorithmController
 from clary.controllers.endpoints import EndpointController
 from clary.controllers.training_jobs import TrainingJobController, owner_key
 from clary.controllers.work_loop import WorkLoop
@@ -181,6 +182,7 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
         work_loop = WorkLoop(
             store,
             [
+                AlgorithmController(store, clock),
                 TrainingJobController(
                     driver=driver, metrics=metrics, clock=clock, secret=secret, endpoint_url=endpoint_url
                 ),

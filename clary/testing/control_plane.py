@@ -13,6 +13,7 @@ from botocore import xform_name
 
 from clary.clock import ManualClock
 from clary.compute.scripted import Script, ScriptedDriver, usual_script
+from clary.controllers.algorithms import AlgorithmController
 from clary.controllers.controller import Controller
 from clary.controllers.endpoints import EndpointController
 from clary.controllers.training_jobs import TrainingJobController, owner_key
@@ -93,6 +94,7 @@ class ControlPlane:
         """A new server on the same world; whatever the old one was doing, it does no more."""
         self.driver.forget_callbacks()
         controllers: list[Controller] = [
+            AlgorithmController(self.store, self.clock),
             EndpointController(
                 self.driver,
                 self.router,

@@ -16,6 +16,7 @@ from clary.resources.training_job import (
     KIND,
     LIFECYCLE,
     TRAINING_PLAN_LABEL,
+    algorithm_specification,
     describe,
     initial_status,
     shown_status,
@@ -23,6 +24,7 @@ from clary.resources.training_job import (
 )
 from clary.services.operation import RequestContext, operation
 from clary.services.sagemaker.listing import list_resources
+from clary.services.sagemaker.named_algorithms import algorithm_of, resolve
 from clary.services.sagemaker.tags import check_tags
 
 MAX_INSTANCES = 100  # of one job
@@ -35,6 +37,10 @@ async def create_training_job(context: RequestContext, request: Members) -> Repl
     """Takes what the syntax allows; images, roles and data are looked for when the job runs."""
     key = _key(context, request["TrainingJobName"])
     tags: list[Any] = list(check_tags(request.get("Tags")))
+    algorithm = await algorithm_of(context, request)
+    if algorithm is not None:
+        training: Any = algorithm.spec["TrainingSpecification"]
+        request = resolve(request, sagemaker_arn(algorithm.key), training)
     check_training_request(request)
     now = context.backends.clock.now()
     plan = request["ResourceConfig"].get("TrainingPlanArn")
@@ -146,7 +152,8 @@ def with_defaults(request: Members) -> dict[str, Any]:
     limits = {"MaxRuntimeInSeconds": DEFAULT_MAX_RUNTIME_SECONDS, **(request.get("StoppingCondition") or {})}
     specification = dict(request["AlgorithmSpecification"])
     algorithm = built_in_algorithm(request)
-    if algorithm is not None:
+    named = bool(specification.get("AlgorithmName") and specification.get("MetricDefinitions"))
+    if algorithm is not None and not named:
         specification["MetricDefinitions"] = [
             {"Name": metric.name, "Regex": metric.regex} for metric in algorithm.metrics
         ]
@@ -155,7 +162,7 @@ def with_defaults(request: Members) -> dict[str, Any]:
 
 def built_in_algorithm(request: Members) -> AlgorithmSpec | None:
     """The built-in algorithm that the job asks for, if it does."""
-    algorithm = request["AlgorithmSpecification"]
+    algorithm = algorithm_specification(request)
     image = algorithm.get("TrainingImage")
     if not image or algorithm.get("ContainerEntrypoint"):
         return None
