@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from clary import __version__
+from clary.agent.runtimes.mounts import parse_file_systems
 from clary.clock import Clock, SystemClock
 from clary.compute.driver import Driver
 from clary.compute.local.driver import LocalDriver
@@ -47,6 +48,8 @@ from clary.running_server import (
 )
 from clary.services.iam.documents import ACCESS_KEY, USER, role_key
 from clary.services.operation import Backends, Handler, RequestContext, load_operations
+from clary.services.s3.task_objects import PATH as TASK_OBJECTS_PATH
+from clary.services.s3.task_objects import task_objects
 from clary.services.sts.key_ring import ServerKeyRing, active_users
 from clary.services.sts.secret_files import load_root_credentials, load_server_secret
 from clary.services.sts.task_credentials import PATH as CREDENTIALS_PATH
@@ -129,6 +132,7 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             sandbox=settings.sandbox,
             cpu_count=settings.cpu_count,
             memory_bytes=settings.memory_bytes,
+            file_systems=parse_file_systems(settings.file_systems, data),
         )
         stack.push_async_exit(_ending(driver))
         await driver.open()
@@ -166,7 +170,10 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
                 verify=settings.verify_signatures,
             ),
             handlers=_handlers(backends),
-            mounts={CREDENTIALS_PATH: task_credentials(secret, driver, clock)},
+            mounts={
+                CREDENTIALS_PATH: task_credentials(secret, driver, clock),
+                TASK_OBJECTS_PATH: task_objects(secret, driver, objects),
+            },
             forward=gateway.forward,
             own_names=[host, settings.host],
         )
@@ -184,7 +191,12 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             [
                 AlgorithmController(store, clock),
                 TrainingJobController(
-                    driver=driver, metrics=metrics, clock=clock, secret=secret, endpoint_url=endpoint_url
+                    driver=driver,
+                    metrics=metrics,
+                    clock=clock,
+                    secret=secret,
+                    endpoint_url=endpoint_url,
+                    spot_interruptions_per_hour=settings.spot_interruptions_per_hour,
                 ),
                 EndpointController(driver, gateway, clock, secret=secret, endpoint_url=endpoint_url),
             ],

@@ -170,7 +170,11 @@ class ObjectStore(Protocol):
 
     async def abort_upload(self, bucket: str, key: str, upload_id: str) -> None: ...
 
-    async def local_path(self, bucket: str, key: str) -> str | None:
-        """A file on this machine that holds exactly the object's bytes and never changes, if there is one."""
+    async def local_paths(self, objects: Sequence[ObjectInfo]) -> Sequence[str | None]:
+        """For each version a file on this machine that holds exactly its bytes and never changes.
+
+        ``None`` where there is no such file, or no longer. The file may go at any time, when the object is
+        written anew or deleted: a hard link keeps its bytes. Whoever may not write it has to be kept from it.
+        """
 
     async def close(self) -> None: ...

@@ -9,13 +9,14 @@ import random
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from awscrt import checksums as crt
 
 from clary.faults import Conflict, Fault, InUse, Invalid, NotFound
-from clary.objects.object_store import Listing, ObjectStore, PutOptions
+from clary.objects.object_store import Listing, ObjectInfo, ObjectStore, PutOptions
 
 ACCOUNT, REGION, BUCKET = "123456789012", "us-east-1", "bucket"
 PART_BYTES = 5 * 1024 * 1024  # the least of all parts but the last
@@ -77,8 +78,8 @@ async def content(
     return b"".join([piece async for piece in pieces])
 
 
-async def put(store: ObjectStore, key: str, data: bytes = b"", **options: object) -> None:
-    await store.put(BUCKET, key, body(data), PutOptions(**options))  # type: ignore[arg-type]
+async def put(store: ObjectStore, key: str, data: bytes = b"", **options: object) -> ObjectInfo:
+    return await store.put(BUCKET, key, body(data), PutOptions(**options))  # type: ignore[arg-type]
 
 
 def keys(listing: Listing) -> list[str]:
@@ -359,12 +360,16 @@ class ObjectStoreConformance:
 
     def test_a_local_path_holds_the_bytes_of_its_version(self) -> None:
         async def facts(store: ObjectStore) -> None:
-            await put(store, "k", b"bytes")
-            path = await store.local_path(BUCKET, "k")
+            old = await put(store, "k", b"bytes")
+            [path] = await store.local_paths([old])
             if path is not None:
                 assert Path(path).read_bytes() == b"bytes"  # noqa: ASYNC240
-            with pytest.raises(NotFound):
-                await store.local_path(BUCKET, "nothing")
+                assert Path(path).stat().st_mode & 0o222 == 0  # noqa: ASYNC240
+            new = await put(store, "k", b"other bytes")
+            stale, fresh, missing = await store.local_paths([old, new, replace(new, key="nothing")])
+            assert (stale, missing) == (None, None)
+            if fresh is not None:
+                assert Path(fresh).read_bytes() == b"other bytes"  # noqa: ASYNC240
 
         self.run(facts)
 
@@ -453,10 +458,10 @@ class ObjectStoreConformance:
                 *(put(store, "k", bytes([number]), if_none_match="*") for number in range(10)),
                 return_exceptions=True,
             )
-            won = [number for number, result in enumerate(results) if result is None]
+            won = [number for number, result in enumerate(results) if isinstance(result, ObjectInfo)]
             assert len(won) == 1
             assert await content(store, "k") == bytes(won)
-            assert all(isinstance(result, Conflict) for result in results if result is not None)
+            assert sum(isinstance(result, Conflict) for result in results) == len(results) - 1
 
         self.run(facts)
 

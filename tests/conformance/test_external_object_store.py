@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from clary.objects.object_store import ObjectStore
+from clary.objects.object_store import ObjectInfo, ObjectStore
 from clary.objects.s3.store import S3ObjectStore
 from clary.running_server import find_running
 from clary.testing.object_store_conformance import ObjectStoreConformance
@@ -42,7 +42,8 @@ class TestS3ObjectStore(ObjectStoreConformance):
 
         async def facts(store: ObjectStore) -> None:
             await store.create_bucket("local-path", account=ACCOUNT, region="us-east-1")
-            assert await store.local_path("local-path", "k") is None
+            info = ObjectInfo("local-path", "k", 1, "etag", 0.0)
+            assert list(await store.local_paths([info])) == [None]
 
         self.run(facts)
 

@@ -78,6 +78,8 @@ class LocalDriver:
         sandbox: str = "auto",
         cpu_count: float = 0.0,
         memory_bytes: int = 0,
+        task_processes: int = 4096,
+        cgroups: bool = True,
         preload: bool = True,
         file_systems: Mapping[str, str] | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class LocalDriver:
         self._sandbox = sandbox
         self._cpu_count = cpu_count or float(os.cpu_count() or 1)
         self._memory_bytes = memory_bytes or machine_memory_bytes()
+        self._task_processes, self._cgroups = task_processes, cgroups
         self._preload = preload
         self._file_systems = dict(file_systems or {})
         self._tasks = self._data / "tasks"
@@ -284,6 +287,9 @@ class LocalDriver:
             "fencing": self.fencing,
             "file_systems": self._file_systems,
             "cpu_count": max(1, int(self._cpu_count)),
+            "memory_bytes": self._memory_bytes,
+            "task_processes": self._task_processes,
+            "cgroups": self._cgroups,
         }
 
     async def _launch(self, spec: TaskSpec) -> None:

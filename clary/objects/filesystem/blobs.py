@@ -224,6 +224,9 @@ def _digests(sums: Mapping[str, Hash]) -> dict[str, str]:
 
 def _finish(file: BinaryIO, temporary: Path, path: Path) -> None:
     """On the disk under its name, or not at all."""
+    os.fchmod(
+        file.fileno(), 0o444
+    )  # nobody changes it, and jobs read links to it; the folders keep others out
     os.fsync(file.fileno())
     temporary.replace(path)
     _flush_folder(path)

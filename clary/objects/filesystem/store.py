@@ -465,12 +465,23 @@ class FilesystemObjectStore:
         async with self._lock(upload_id):
             await to_the_end(self._write_and_remove(work))
 
-    async def local_path(self, bucket: str, key: str) -> str | None:
-        _, blob = await self._found(bucket, key)
-        return str(self._blobs.path(blob))
+    async def local_paths(self, objects: Sequence[ObjectInfo]) -> Sequence[str | None]:
+        def work(connection: sqlite3.Connection) -> list[str | None]:
+            paths: list[str | None] = []
+            for info in objects:
+                found = rows.find_object(connection, info.bucket, info.key)
+                same = found and _version(found[0]) == _version(info)
+                paths.append(str(self._blobs.path(found[1])) if found and same else None)
+            return paths
+
+        return await self._index.read(work)
 
     async def close(self) -> None:
         await self._index.close()
+
+
+def _version(info: ObjectInfo) -> tuple[str, int, float]:
+    return info.etag, info.size_bytes, info.modified_at
 
 
 def _algorithms(options: PutOptions) -> set[str]:

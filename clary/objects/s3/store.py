@@ -577,8 +577,8 @@ class S3ObjectStore:
         await self._call("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload_id)
         self._options.pop(upload_id, None)
 
-    async def local_path(self, bucket: str, key: str) -> str | None:
-        return None
+    async def local_paths(self, objects: Sequence[ObjectInfo]) -> Sequence[str | None]:
+        return [None] * len(objects)
 
     async def close(self) -> None:
         self._threads.shutdown()

@@ -34,18 +34,24 @@ def task_credentials(
         try:
             if request.method != "GET":
                 raise AccessDenied("Credentials are fetched with GET.", status=405)
-            identity = read_task_token(secret, request.headers.get("authorization") or "")
-            if request.raw_path.removeprefix(PATH) != identity.task_id:
-                raise AccessDenied("This token belongs to another task.")
-            status = await driver.inspect(identity.task_id)
-            if status is None or status.phase.final:
-                raise AccessDenied("This task does not run any more: its credentials are gone.")
+            identity = await calling_task(request, PATH, secret, driver)
             return _json(200, _document(secret, identity, clock.now()))
         except Fault as fault:
             document = {"code": fault.code or "AccessDenied", "message": fault.message}
             return _json(fault.status or 403, document)
 
     return answer
+
+
+async def calling_task(request: HttpRequest, path: str, secret: bytes, driver: Driver) -> TaskIdentity:
+    """The running task that a request to ``path`` followed by its id comes from. Raises `AccessDenied`."""
+    identity = read_task_token(secret, request.headers.get("authorization") or "")
+    if request.raw_path.removeprefix(path) != identity.task_id:
+        raise AccessDenied("This token belongs to another task.")
+    status = await driver.inspect(identity.task_id)
+    if status is None or status.phase.final:
+        raise AccessDenied("This task does not run any more: its credentials are gone.")
+    return identity
 
 
 def session_of(identity: TaskIdentity, now: float) -> Session:
