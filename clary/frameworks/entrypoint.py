@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
 
+from clary.frameworks.debugger import NoDebugger, await_debugger, debugger_wanted
+from clary.frameworks.distribution import (
+    CannotDistribute,
+    Cluster,
+    cluster_variables,
+    find_cluster,
+    tensorflow_configuration,
+    torchrun_wanted,
+)
 from clary.frameworks.framework import FrameworkSpec, get_framework
-from clary.frameworks.script import Ended, run_python, run_shell
-from clary.frameworks.source import NoSource, bring_source
+from clary.frameworks.script import Ended, run_module, run_python, run_shell
+from clary.frameworks.source import NoSource, bring_source, is_package
 from clary.frameworks.toolkit import TrainingEnvironment, command_line, read_environment
+from clary.frameworks.torchrun import run_torchrun, torchrun_command
+from clary.frameworks.versions import FrameworkMissing, require, running_versions
 
 LONGEST_FAILURE = 1024  # characters of a FailureReason
 _LONGEST_COMMAND = 200
@@ -24,40 +34,97 @@ Predictor = Callable[[bytes, str, str], tuple[int, bytes, str]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``train FRAMEWORK [VERSION]`` under ``SAGEMAKER_BASE_DIR``; returns the exit code.
+    """``train FRAMEWORK [IMAGE]`` under ``SAGEMAKER_BASE_DIR``; returns the exit code.
 
     A script that fails leaves exception, message, file and line in ``output/failure``, in the toolkit's
     words; a failure of the toolkit itself leaves its traceback there.
     """
-    command, name, *version = arguments
+    command, name, *asked = arguments
     if command != "train":
         raise ValueError(f"a framework can train, not '{command}'")
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
-    framework = get_framework(name)
     try:
-        print(running_versions(framework, version[0] if version else ""), flush=True)
-        environment = read_environment(base, framework.container)
-        for folder in ("model", "output/data", "output/intermediate"):
-            (base / folder).mkdir(parents=True, exist_ok=True)
-        script = bring_source(base, environment.program, environment.submit_directory)
-        _tell_of_packaging(environment)
-        os.environ.update(environment.variables())
-    except NoSource as error:
-        print(f"ClientError: {error}", file=sys.stderr, flush=True)
-        _write(base / "output/failure", f"ClientError: {error}")
-        return 1
+        run = _prepare(base, get_framework(name), asked[0] if asked else "")
+    except (NoSource, FrameworkMissing, CannotDistribute) as error:
+        return _refuse(base, error)
     except Exception as error:  # noqa: BLE001 - what goes wrong before the script starts is ours to tell
         traceback.print_exc()
         _write(base / "output/failure", f"AlgorithmError: Framework Error:\n{traceback.format_exc()}")
         return getattr(error, "errno", None) or 1
-    print(f"Invoking script with the following command: {shlex.join(command_line(environment))}", flush=True)
-    run = run_python if script.suffix == ".py" else run_shell
-    ended = run(script, environment.arguments(), environment.code)
+    print(f"Invoking script with the following command: {shlex.join(run.command)}", flush=True)
+    try:
+        ended = run.start()
+    except NoDebugger as error:
+        return _refuse(base, error)
     if ended.message:
-        _write(base / "output/failure", _failure(ended, environment))
+        _write(base / "output/failure", _failure(ended, run.command))
     else:
         _write(base / "output/success", "")
     return ended.exit_code
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A script that is ready to run, and the command that AWS's toolkit would run for it."""
+
+    command: Sequence[str]
+    start: Callable[[], Ended]
+
+
+def _prepare(base: Path, framework: FrameworkSpec, asked: str) -> _Run:
+    """Bring the source, set the environment's variables and say what runs.
+
+    Raises `NoSource`, `FrameworkMissing` and `CannotDistribute` for what the caller has to mend.
+    """
+    print(running_versions(framework, asked), flush=True)
+    require(framework, asked)
+    environment = read_environment(base, framework.container)
+    for folder in ("model", "output/data", "output/intermediate"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    script = bring_source(base, environment.program, environment.submit_directory)
+    variables = environment.variables()
+    cluster = find_cluster(environment.hosts, environment.host, environment.network_interface)
+    torchrun = torchrun_wanted(
+        environment.framework_parameters,
+        framework.name,
+        environment.program,
+        variables["SM_CURRENT_INSTANCE_GROUP"],
+        cluster,
+        int(variables["SM_NUM_GPUS"]),
+    )
+    os.environ.update(variables)
+    os.environ.update(_meeting(framework, environment, cluster))
+    arguments, code = environment.arguments(), environment.code
+    if torchrun is not None:
+        command = torchrun_command(torchrun, environment.program, arguments)
+        return _Run(command, lambda: run_torchrun(torchrun, script, arguments, code))
+    command = list(command_line(environment))
+    if script.suffix == ".py":
+        return _Run(command, lambda: _debugged(environment, lambda: run_python(script, arguments, code)))
+    if is_package(code) and not script.is_file():
+        module = environment.program
+        return _Run(command, lambda: _debugged(environment, lambda: run_module(module, arguments, code)))
+    if debugger_wanted():
+        print("CLARY_DEBUGPY is for Python scripts: this one starts without waiting.", flush=True)
+    return _Run(command, lambda: run_shell(script, arguments, code))
+
+
+def _meeting(framework: FrameworkSpec, environment: TrainingEnvironment, cluster: Cluster) -> dict[str, str]:
+    """What the framework's container sets so that the hosts of a job find one another."""
+    variables = tensorflow_configuration(environment.framework_parameters, cluster)
+    if framework.library == "torch":
+        variables |= {
+            name: value for name, value in cluster_variables(cluster).items() if name not in os.environ
+        }
+    return variables
+
+
+def _debugged(environment: TrainingEnvironment, start: Callable[[], Ended]) -> Ended:
+    """Start the script, after a debugger's arrival on the first host if one is asked for."""
+    if environment.host == environment.hosts[0]:
+        os.chdir(environment.code)
+        await_debugger()
+    return start()
 
 
 def load_predictor(framework: str, model_directory: Path) -> Predictor:
@@ -72,31 +139,16 @@ def load_predictor(framework: str, model_directory: Path) -> Predictor:
     return ScriptPredictor(spec, model_directory)
 
 
-def running_versions(framework: FrameworkSpec, asked: str) -> str:
-    """Which versions run, beside the one that the image's tag asks for."""
-    found = []
-    for package in framework.packages:
-        try:
-            found.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            found.append(f"{package} (not installed)")
-    wanted = f"{framework.name} {asked} asked; " if asked else ""
-    return f"Framework {wanted}running {', '.join(found)}, Python {platform.python_version()}"
+def _refuse(base: Path, error: Exception) -> int:
+    """Say what the caller has to mend, in the log and as the job's failure."""
+    print(f"ClientError: {error}", file=sys.stderr, flush=True)
+    _write(base / "output/failure", f"ClientError: {error}")
+    return 1
 
 
-def _tell_of_packaging(environment: TrainingEnvironment) -> None:
-    """Say what the source asks for and does not get."""
-    if (environment.code / "setup.py").is_file():
-        print(
-            "The source has a setup.py: it is not installed, its folder is on the Python path. Name the "
-            "packages that it needs in requirements.txt.",
-            flush=True,
-        )
-
-
-def _failure(ended: Ended, environment: TrainingEnvironment) -> str:
+def _failure(ended: Ended, command_words: Sequence[str]) -> str:
     """In the toolkit's words, the cause first: the text may be cut."""
-    command = shlex.join(command_line(environment))
+    command = shlex.join(command_words)
     if len(command) > _LONGEST_COMMAND:
         command = f"{command[:_LONGEST_COMMAND]}..."
     room = LONGEST_FAILURE - len(command) - 100

@@ -16,17 +16,22 @@ class FrameworkSpec:
     """A framework whose images run the caller's script.
 
     ``repositories`` are the names of its images' repositories: any tag of them means the framework, in the
-    version that is installed. ``packages`` are the distributions whose versions matter, the first one being
-    the framework itself. ``container`` is what a script sees of AWS's container (``SM_FRAMEWORK_MODULE``).
-    ``handlers`` is the module with the default inference functions.
+    version that is installed. ``packages`` are the distributions whose versions matter. ``library`` is the
+    module without which the framework is not there, "" if there is none; ``installed_by`` is what a user
+    gives to pip to have it, ``extra`` the extra of Clary that brings it. ``container`` is what a script sees
+    of AWS's container (``SM_FRAMEWORK_MODULE``). ``handlers`` is the module with the default inference
+    functions, "" where there is no serving.
     """
 
     name: str
     title: str
     repositories: Sequence[str]
     packages: Sequence[str]
-    container: str
-    handlers: str
+    library: str = ""
+    installed_by: str = ""
+    extra: str = ""
+    container: str = ""
+    handlers: str = ""
 
 
 @functools.cache

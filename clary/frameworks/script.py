@@ -5,11 +5,12 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
@@ -29,16 +30,32 @@ def run_python(script: Path, arguments: Sequence[str], code: Path) -> Ended:
     This process was forked for it, with the usual libraries already loaded; it becomes the script's: its
     ``__main__``, arguments, path and working directory stay afterwards, for what runs at exit.
     """
-    _settle(script, arguments, code)
+    _settle(str(script.relative_to(code)), arguments, [script.parent, code], code)
     main = ModuleType("__main__")
     main.__dict__.update(__file__=str(script), __builtins__=builtins)
     sys.modules["__main__"] = main
-    try:
+
+    def run() -> None:
         exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
+
+    return _to_its_end(run, str(script), code)
+
+
+def run_module(name: str, arguments: Sequence[str], code: Path) -> Ended:
+    """Run the module or package ``name`` as ``python -m name arguments`` would be run in ``code``."""
+    _settle(name, arguments, [code], code)
+    return _to_its_end(lambda: runpy.run_module(name, run_name="__main__", alter_sys=True), "", code)
+
+
+def _to_its_end(run: Callable[[], object], script: str, code: Path) -> Ended:
+    """Call ``run`` and tell how it ended; tracebacks are shown from the file ``script`` on."""
+    try:
+        run()
     except SystemExit as end:
         return _exited(end.code)
     except BaseException as error:  # noqa: BLE001 - the script is over: whatever ended it is told
-        error.__traceback__ = _own_part(error.__traceback__, script)
+        if script:
+            error.__traceback__ = _own_part(error.__traceback__, script)
         # As the interpreter does: a script may have set a hook of its own.
         sys.excepthook(type(error), error, error.__traceback__)
         return Ended(1, describe(error, code))
@@ -52,17 +69,21 @@ def run_shell(script: Path, arguments: Sequence[str], code: Path) -> Ended:
     """Run an executable script (by its ``#!`` line, else by /bin/sh) and pass signals on to it."""
     script.chmod(script.stat().st_mode | 0o111)
     name = f"./{script.relative_to(code)}"
-    command = ["/bin/sh", "-c", 'exec "$0" "$@"', name, *arguments]
+    return run_group(script.name, ["/bin/sh", "-c", 'exec "$0" "$@"', name, *arguments], code, os.environ)
+
+
+def run_group(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Ended:
+    """Run ``command`` in ``folder`` in a process group of its own and pass signals on to it."""
     with _Relay() as relay:
         # A group of its own: it gets the platform's signals through the relay, and only once.
-        process = subprocess.Popen(command, cwd=code, start_new_session=True)
+        process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
         relay.pass_on_to(process.pid)
         status = process.wait()
     if status == 0:
         return Ended(0)
     if status < 0:
-        return Ended(128 - status, f"{script.name} was ended by {signal.Signals(-status).name}")
-    return Ended(status, f"{script.name} ended with exit code {status}")
+        return Ended(128 - status, f"{name} was ended by {signal.Signals(-status).name}")
+    return Ended(status, f"{name} ended with exit code {status}")
 
 
 def describe(error: BaseException, code: Path) -> str:
@@ -76,19 +97,18 @@ def describe(error: BaseException, code: Path) -> str:
     return f"{name}: {error}{place}" if str(error) else f"{name}{place}"
 
 
-def _settle(script: Path, arguments: Sequence[str], code: Path) -> None:
+def _settle(name: str, arguments: Sequence[str], folders: Sequence[Path], code: Path) -> None:
     """Make argv, path and working directory those of the script; Python children get the path too."""
     os.chdir(code)
-    sys.argv = [str(script.relative_to(code)), *arguments]
-    folders = list(dict.fromkeys([str(script.parent), str(code)]))
-    sys.path[:0] = folders
+    sys.argv = [name, *arguments]
+    sys.path[:0] = list(dict.fromkeys(map(str, folders)))
     inherited = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(code), *([inherited] if inherited else [])])
 
 
-def _own_part(trace: TracebackType | None, script: Path) -> TracebackType | None:
-    """A traceback from the script on, without the frames that started it."""
-    while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
+def _own_part(trace: TracebackType | None, script: str) -> TracebackType | None:
+    """A traceback from the script on, without the frames that started it; ``None`` if it is not in there."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != script:
         trace = trace.tb_next
     return trace
 

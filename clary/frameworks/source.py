@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -10,6 +12,8 @@ CONTAINER_BASE = "/opt/ml"
 ARCHIVE_NAME = "sourcedir.tar.gz"
 LARGEST_SOURCE_BYTES = 4 * 1024**3
 MOST_MEMBERS = 100_000
+_LARGEST_PROJECT_BYTES = 1 << 20
+_PROJECT_TABLE = re.compile(rb"^\s*\[\s*(project|build-system)\s*\]", re.M)
 
 
 class NoSource(Exception):
@@ -18,6 +22,8 @@ class NoSource(Exception):
 
 def bring_source(base: Path, program: str, submit_directory: str) -> Path:
     """The path of ``program`` in ``base/code``, where the rest of the source is too.
+
+    Of a source that is a package, ``program`` may name a module (``trainer.main``): the path is no file then.
 
     An archive in ``code/``, and a local ``submit_directory`` or channel ``code`` (a folder or an archive),
     are brought there first. Raises `NoSource`.
@@ -30,14 +36,34 @@ def bring_source(base: Path, program: str, submit_directory: str) -> Path:
     if not script.resolve().is_relative_to(code.resolve()):
         raise NoSource(f"the script {program} leads out of the source")
     for source in (code / ARCHIVE_NAME, _seen_here(base, submit_directory), base / "input/data/code"):
-        if script.is_file():
+        if script.is_file() or is_package(code):
             break
         if source is not None:
             _bring(source, code)
-    if not script.is_file():
+    if not script.is_file() and not (is_package(code) and _is_module(program, code)):
         there = ", ".join(sorted(path.name for path in code.iterdir())) or "nothing"
         raise NoSource(f"the script {program} is not in the source; there is: {there}")
     return script
+
+
+def is_package(code: Path) -> bool:
+    """Whether pip can install the source: it has a setup.py, or a pyproject.toml that says so."""
+    if (code / "setup.py").is_file():
+        return True
+    project = code / "pyproject.toml"
+    if not project.is_file() or project.is_symlink():
+        return False
+    with project.open("rb") as file:
+        return _PROJECT_TABLE.search(file.read(_LARGEST_PROJECT_BYTES)) is not None
+
+
+def _is_module(program: str, code: Path) -> bool:
+    name = program.partition(".")[0]
+    if not name.isidentifier():
+        return False
+    # Also where the package was not installed but only lies there.
+    found = (code / name).is_dir() or (code / f"{name}.py").is_file()
+    return found or importlib.util.find_spec(name) is not None
 
 
 def _seen_here(base: Path, submit_directory: str) -> Path | None:

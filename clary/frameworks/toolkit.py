@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clary.frameworks.distribution import distribution_groups
+from clary.frameworks.source import is_package
+
 # Hyperparameters that speak to the toolkit and not to the script.
 _RESERVED = frozenset(
     {
@@ -17,12 +20,6 @@ _RESERVED = frozenset(
         "sagemaker_container_log_level", "sagemaker_job_name", "sagemaker_enable_cloudwatch_metrics",
         "sagemaker_s3_output", "default_user_module_name", "_tuning_objective_metric",
     }
-)  # fmt: skip
-# Any of these among the framework's parameters means that the job's instance group trains together.
-_DISTRIBUTED = (
-    "sagemaker_mpi_enabled", "sagemaker_parameter_server_enabled", "sagemaker_pytorch_ddp_enabled",
-    "sagemaker_distributed_dataparallel_enabled", "sagemaker_multi_worker_mirrored_strategy_enabled",
-    "sagemaker_pytorch_xla_multi_worker_enabled",
 )  # fmt: skip
 
 
@@ -79,19 +76,25 @@ class TrainingEnvironment:
     def _channels(self) -> list[str]:
         return sorted(self.input_config)
 
-    def _host(self) -> str:
+    @property
+    def host(self) -> str:
         return str(self.resources.get("current_host", "algo-1"))
 
-    def _hosts(self) -> list[str]:
-        return list(self.resources.get("hosts") or [self._host()])
+    @property
+    def hosts(self) -> list[str]:
+        """All hosts of the job, in the order that gives them their ranks."""
+        return list(self.resources.get("hosts") or [self.host])
+
+    @property
+    def network_interface(self) -> str:
+        return str(self.resources.get("network_interface_name", "eth0"))
 
     def _shared(self) -> dict[str, Any]:
         """What is a variable of its own and also part of ``SM_TRAINING_ENV``."""
-        base, hosts = self.base, self._hosts()
+        base, hosts = self.base, self.hosts
         groups = list(self.resources.get("instance_groups", []))
         group = str(self.resources.get("current_group_name", "homogeneousCluster"))
         by_name = {str(each.get("instance_group_name")): each for each in groups}
-        distributed = any(self.framework_parameters.get(name) for name in _DISTRIBUTED)
         return {
             "model_dir": f"{base}/model",
             "input_dir": f"{base}/input",
@@ -101,15 +104,15 @@ class TrainingEnvironment:
             "output_intermediate_dir": f"{base}/output/intermediate",
             "resource_config": dict(self.resources),
             "input_data_config": dict(self.input_config),
-            "current_host": self._host(),
+            "current_host": self.host,
             "hosts": hosts,
-            "network_interface_name": self.resources.get("network_interface_name", "eth0"),
+            "network_interface_name": self.network_interface,
             "current_instance_type": self.resources.get("current_instance_type", "local"),
             "current_instance_group": group,
             "current_instance_group_hosts": list(by_name.get(group, {}).get("hosts", hosts)),
             "instance_groups": list(by_name),
             "instance_groups_dict": by_name,
-            "distribution_instance_groups": [group] if distributed else [],
+            "distribution_instance_groups": distribution_groups(self.framework_parameters, group),
             "is_hetero": len(groups) > 1,
             "num_cpus": _count("SM_NUM_CPUS", os.cpu_count() or 1),
             "num_gpus": _count("SM_NUM_GPUS", 0),
@@ -122,13 +125,13 @@ class TrainingEnvironment:
         }
 
     def _training_env(self) -> dict[str, Any]:
-        hosts = self._hosts()
+        hosts = self.hosts
         return {
             **self._shared(),
             "channel_input_dirs": {name: f"{self.base}/input/data/{name}" for name in self._channels()},
             "hyperparameters": dict(self.hyperparameters),
             "additional_framework_parameters": dict(self.framework_parameters),
-            "is_master": self._host() == hosts[0],
+            "is_master": self.host == hosts[0],
             "master_hostname": hosts[0],
             "job_name": os.environ.get("TRAINING_JOB_NAME", ""),
         }
@@ -183,5 +186,10 @@ def _decoded(value: Any) -> Any:
 def command_line(environment: TrainingEnvironment) -> Sequence[str]:
     """The command that AWS's toolkit would run, for logs and messages."""
     program = environment.program
-    runner = ["python", program] if program.endswith(".py") else ["/bin/sh", "-c", f"./{program}"]
+    if program.endswith(".py"):
+        runner = ["python", program]
+    elif is_package(environment.code) and not (environment.code / program).is_file():
+        runner = ["python", "-m", program]
+    else:
+        runner = ["/bin/sh", "-c", f"./{program}"]
     return [*runner, *environment.arguments()]

@@ -363,8 +363,28 @@ def test_a_broken_configuration_file_is_a_framework_error(folder: Any) -> None:
     assert "resourceconfig.json is not JSON" in folder.failure
 
 
-def test_a_setup_py_is_told_to_be_left_alone(folder: Any) -> None:
-    folder.script("print('RAN')\n")
-    folder.script("raise SystemExit('installed')\n", "setup.py")
-    code, out, _ = folder.run()
-    assert code == 0 and "RAN" in out and "setup.py: it is not installed" in out
+def test_a_module_of_a_package_runs_as_python_dash_m_would(folder: Any) -> None:
+    folder.script("raise SystemExit('the agent installs it, before the script runs')\n", "setup.py")
+    folder.script("NAME = 'neighbour'\n", "trainer/__init__.py")
+    folder.script(
+        "import sys\nfrom . import NAME\nprint('RAN', NAME, __name__, sys.argv[1:])\n", "trainer/main.py"
+    )
+    folder.hyperparameters = {"a": 1}
+    code, out, err = folder.run("trainer.main")
+    assert code == 0 and "RAN neighbour __main__ ['-a', '1']" in out, err
+    assert "python -m trainer.main -a 1" in out
+
+
+def test_the_failure_of_a_package_has_its_place(folder: Any) -> None:
+    folder.script("[project]\nname = 'trainer'\n", "pyproject.toml")
+    folder.script("", "trainer/__init__.py")
+    folder.script("def main():\n    raise ValueError('too few')\n\nmain()\n", "trainer/__main__.py")
+    code, _, err = folder.run("trainer")
+    assert code == 1 and "ValueError: too few" in err
+    assert f"ValueError: too few ({folder.base}/code/trainer/__main__.py:2)" in folder.failure
+
+
+def test_a_pyproject_with_settings_of_tools_only_makes_no_package(folder: Any) -> None:
+    folder.script("[tool.ruff]\nline-length = 100\n", "pyproject.toml")
+    code, _, err = folder.run("trainer")
+    assert code == 1 and "the script trainer is not in the source" in err

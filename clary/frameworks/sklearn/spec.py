@@ -9,6 +9,8 @@ SPEC = FrameworkSpec(
     title="scikit-learn",
     repositories=("sagemaker-scikit-learn",),
     packages=("scikit-learn", "numpy"),
+    library="sklearn",
+    installed_by="scikit-learn",
     container="sagemaker_sklearn_container",
     handlers="clary.frameworks.sklearn.handlers",
 )

@@ -8,7 +8,9 @@ SPEC = FrameworkSpec(
     name="sagemaker-xgboost",
     title="XGBoost",
     repositories=("sagemaker-xgboost",),
-    packages=("xgboost-cpu", "scikit-learn", "numpy"),
+    packages=("xgboost", "xgboost-cpu", "scikit-learn", "numpy"),
+    library="xgboost",
+    installed_by="xgboost-cpu",
     container="sagemaker_xgboost_container",
     handlers="clary.frameworks.xgboost.handlers",
 )

@@ -1,0 +1,1 @@
+"""Script mode of PyTorch."""
