@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import selectors
@@ -12,13 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clary.agent.limits import Violation
 from clary.agent.runtimes.process import Ending, RunningProgram
 from clary.agent.stopping import StopRequests
+from clary.agent.watch import Watch
 from clary.resources.task import StopCause
 
 LONGEST_LINE_BYTES = 200_000  # longer ones are cut; CloudWatch takes 256 KB
 LONGEST_GRACE_SECONDS = 120.0
 SHUTDOWN_GRACE_SECONDS = 3.0
+_FIRST_LOOK_SECONDS, _LOOK_SECONDS = 0.25, 1.0  # at what the program uses
 _PROGRESS_SECONDS = 1.0  # how often a line that overwrites itself (a progress bar) is passed on
 _TAIL_LINES = 400
 _READ_BYTES = 1 << 16
@@ -86,6 +90,8 @@ class Execution:
     killed_by_us: bool
     out_of_memory: bool
     tail: tuple[str, ...]
+    violation: Violation | None = None  # of a limit, which ended the run or was found at its end
+    remark: str = ""  # what the last words of a run that failed mean in terms of limits
 
 
 def execute(
@@ -96,11 +102,13 @@ def execute(
     grace_seconds: float,
     deadline: float | None,
     kill_deadline: float | None = None,
+    watch: Watch | None = None,
 ) -> Execution:
     """See a program through to its end; deadlines are of `time.monotonic`.
 
     Told to stop, or at the deadline, it gets SIGTERM and, after the grace, SIGKILL. At the ``kill_deadline``
-    it is killed, and nothing is said of a stop. Raises `CannotRun`.
+    it is killed, and nothing is said of a stop. One that exceeds a limit, as ``watch`` sees it, is killed at
+    once. Raises `CannotRun`.
     """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
@@ -112,6 +120,8 @@ def execute(
     killed_before = _out_of_memory_kills()
     kill_at: float | None = None
     killed = False
+    violation: Violation | None = None
+    next_look = time.monotonic() + _FIRST_LOOK_SECONDS if watch else math.inf
     os.set_blocking(running.output, False)
     with selectors.DefaultSelector() as selector:
         selector.register(running.output, selectors.EVENT_READ)
@@ -119,7 +129,7 @@ def execute(
         selector.register(stop.waker, selectors.EVENT_READ)
         ended = False
         while not ended:
-            for key, _ in selector.select(_PROGRESS_SECONDS):
+            for key, _ in selector.select(max(0.0, min(next_look - time.monotonic(), _PROGRESS_SECONDS))):
                 if key.fileobj is stop.waker:
                     stop.drain()
                 elif key.fileobj is running:
@@ -134,7 +144,10 @@ def execute(
                 kill_at = now + _grace(stop.cause(), grace_seconds)
                 running.signal(signal.SIGTERM)
             due = kill_at if kill_at is not None else kill_deadline
-            if due is not None and now >= due and not killed:
+            if watch and not ended and now >= next_look:
+                violation = watch.look()
+                next_look = math.inf if violation else time.monotonic() + _LOOK_SECONDS
+            if (violation or (due is not None and now >= due)) and not killed and not ended:
                 killed = True
                 running.signal(signal.SIGKILL)
     ending = running.ending()
@@ -142,12 +155,19 @@ def execute(
     while _pump(running.output, reader) and time.monotonic() < drained_by:
         time.sleep(0.002)
     reader.end()
+    remark = ""
+    if watch:
+        succeeded = ending.exit_code == 0
+        violation = violation or watch.last_look(succeeded=succeeded)
+        remark = "" if succeeded else watch.remark("\n".join(tail))
     return Execution(
         ending=ending,
         stop_cause=stop.cause() if kill_at is not None else None,
         killed_by_us=killed,
         out_of_memory=_out_of_memory_kills() > killed_before,
         tail=tuple(tail),
+        violation=violation,
+        remark=remark,
     )
 
 

@@ -20,6 +20,8 @@ _FIRST_TRACEBACK_LINE = "Traceback (most recent call last):"
 
 def failure_reason(ml: Path, execution: Execution) -> str:
     """The reason of a run that ended badly: the algorithm's own word (``output/failure``), or a guess."""
+    if execution.violation:
+        return execution.violation.reason[:LONGEST_REASON]
     ending = execution.ending
     written = read_failure(ml)
     if ending.signal is not None:
@@ -36,6 +38,8 @@ def failure_reason(ml: Path, execution: Execution) -> str:
             if said
             else "the algorithm ended without a word"
         )
+    if execution.remark:
+        what += f"; {execution.remark}"
     if not what.startswith(_PREFIXES):
         what = f"AlgorithmError: {what}"
     room = LONGEST_REASON - len(how) - 2

@@ -27,7 +27,10 @@ class AgentSettings:
     fork_server: str  # socket of the algorithm fork server
     driver_socket: str  # where pokes go
     fencing: str  # see `ProcessRuntimeSettings`
-    cpu_count: int
+    cpu_count: int  # that all tasks together may use
+    memory_bytes: int = 0  # likewise; 0: not known
+    task_processes: int = 4096  # that one task may have, threads included
+    cgroups: bool = True  # whether tasks get control groups, where this machine allows them
     file_systems: Mapping[str, str] = field(default_factory=dict)  # id -> directory; see `mounts`
 
     @property
@@ -58,8 +61,9 @@ class Surroundings:
 
     @property
     def threads(self) -> int:
-        """How many threads numerical libraries should use."""
-        return max(1, min(int(self.spec.cpu_count), self.settings.cpu_count))
+        """How many threads numerical libraries should use: a cluster's hosts share this machine."""
+        hosts = max(1, len(self.spec.gang))
+        return max(1, min(int(self.spec.cpu_count), self.settings.cpu_count // hosts))
 
     def algorithm_environment(self) -> dict[str, str]:
         """Variables by which a script's own AWS clients reach the same APIs, as the job's role."""

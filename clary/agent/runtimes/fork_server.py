@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import importlib.util
@@ -24,6 +25,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ from typing import NoReturn
 from clary import registry
 from clary.agent.runtimes import namespaces
 from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_message
-from clary.agent.runtimes.program import Program, program_from_json
+from clary.agent.runtimes.program import MOST_OPEN_FILES, Program, program_from_json
 
 # What programs need, the most wanted first. Afterwards come the modules of each algorithm and framework.
 PRELOADED = (
@@ -46,6 +48,7 @@ PRELOADED = (
 )  # fmt: skip
 _ANSWER_SECONDS = 10.0  # for one message of an agent to arrive whole
 _OUT_OF_MEMORY_SCORE = 600  # the kernel rather ends a program than anything of Clary's
+_REMOVALS, _REMOVAL_PAUSE_SECONDS = 200, 0.01  # of a control group that the last process is about to leave
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _THREAD_SETTERS = (
     "omp_set_num_threads", "openblas_set_num_threads", "openblas_set_num_threads64_",
@@ -213,9 +216,14 @@ def _preload(module: str) -> None:
 
 
 def _keep(channel: socket.socket, program: Program, descriptors: list[int], *, separate: bool) -> None:
-    """Run ``program`` and tell the agent how it ended. ``descriptors`` are its input and its output."""
+    """Run ``program`` and tell the agent who runs it and how it ended.
+
+    ``descriptors`` are its input, its output, and the folders that its control group is in.
+    """
     with contextlib.suppress(OSError):
         os.setsid()
+    with contextlib.suppress(ChannelBroken):
+        send_message(channel, {"process_id": os.getpid()})
     waker, wakes = socket.socketpair()
     waker.setblocking(False)
     wakes.setblocking(False)
@@ -227,14 +235,15 @@ def _keep(channel: socket.socket, program: Program, descriptors: list[int], *, s
             child, result = _fork_first_process(program, descriptors)
         else:
             namespaces.adopt_orphans()
-            child, result = _fork_program(program, descriptors), -1
+            child, result = _fork_program(program, descriptors, enter=True), -1
     except OSError as error:
+        _remove_cgroup(program, descriptors)
         with contextlib.suppress(ChannelBroken):
             send_message(channel, {"error": f"the sandbox could not be made: {error}"})
         return
-    for descriptor in descriptors:
+    for descriptor in descriptors[:2]:
         os.close(descriptor)
-    descriptors.clear()
+    del descriptors[:2]
     status = _watch(channel, child, waker)
     reply: dict[str, object] = _ending(status)
     if result >= 0:
@@ -246,6 +255,11 @@ def _keep(channel: socket.socket, program: Program, descriptors: list[int], *, s
         _end_descendants()
     with contextlib.suppress(ChannelBroken):
         send_message(channel, reply)
+    if program.cgroup:
+        with contextlib.suppress(OSError):
+            while channel.recv(1024):  # the agent reads from the group what became of the program
+                pass
+        _remove_cgroup(program, descriptors)  # the agent does so too, if it lives
 
 
 def _watch(channel: socket.socket, child: int, waker: socket.socket) -> int:
@@ -313,6 +327,7 @@ def _fork_first_process(program: Program, descriptors: list[int]) -> tuple[int, 
     try:
         os.close(reader)
         namespaces.die_with_parent()
+        _enter_cgroup(program, descriptors)
         namespaces.furnish(program)
         namespaces.renounce()
         status = _run_as_first_process(program, descriptors)
@@ -349,10 +364,66 @@ def _run_as_first_process(program: Program, descriptors: list[int]) -> int:
             return status
 
 
+# Limits.
+
+
+def _enter_cgroup(program: Program, descriptors: list[int]) -> None:
+    """Put this process and its future children into the control group; who watches sees if that failed."""
+    for parent in descriptors[2:] if program.cgroup else ():
+        try:
+            group = os.open(f"{program.cgroup}/cgroup.procs", os.O_WRONLY, dir_fd=parent)
+            try:
+                os.write(group, b"0")
+            finally:
+                os.close(group)
+        except OSError as error:
+            print(f"the control group {program.cgroup} could not be entered: {error}", file=sys.stderr)
+
+
+def _remove_cgroup(program: Program, parents: list[int]) -> None:
+    """Remove the control group, which nobody is in any more."""
+    for parent in parents if program.cgroup else ():
+        for _ in range(_REMOVALS):
+            try:
+                os.rmdir(program.cgroup, dir_fd=parent)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    break
+                time.sleep(_REMOVAL_PAUSE_SECONDS)
+            else:
+                break
+
+
+def _limit_self(program: Program) -> None:
+    """What a process can lay down for itself and all that come from it."""
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: MOST_OPEN_FILES}
+    if program.largest_file_bytes:
+        limits[resource.RLIMIT_FSIZE] = program.largest_file_bytes
+    if program.most_processes:
+        # The kernel counts all processes of the user, those outside of this task as well.
+        limits[resource.RLIMIT_NPROC] = program.most_processes + _threads_on_this_machine()
+    for which, wanted in limits.items():
+        hard = resource.getrlimit(which)[1]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(which, (limit, limit))
+    if program.processors:
+        with contextlib.suppress(OSError):  # one that was taken off the machine meanwhile
+            os.sched_setaffinity(0, program.processors)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OUT_OF_MEMORY_SCORE), encoding="ascii")
+
+
+def _threads_on_this_machine() -> int:
+    try:
+        return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[2])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 # The program itself.
 
 
-def _fork_program(program: Program, descriptors: list[int]) -> int:
+def _fork_program(program: Program, descriptors: list[int], *, enter: bool = False) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until the child has let go of our handlers
     child = os.fork()
     if child:
@@ -361,6 +432,8 @@ def _fork_program(program: Program, descriptors: list[int]) -> int:
             os.setpgid(child, child)  # here and in the child: whoever comes first
         return child
     try:
+        if enter:
+            _enter_cgroup(program, descriptors)
         _become(program, descriptors)
     except BaseException:  # noqa: BLE001 - nothing of the fork server may go on in the program's process
         traceback.print_exc()
@@ -383,9 +456,7 @@ def _become(program: Program, descriptors: list[int]) -> NoReturn:
         os.dup2(source, target)
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0] if sys.platform != "linux" else 1 << 16)
     os.umask(0o022)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(_OUT_OF_MEMORY_SCORE), encoding="ascii")
+    _limit_self(program)
     os.environ.clear()
     os.environ.update(_environment(program))
     os.chdir(program.directory)

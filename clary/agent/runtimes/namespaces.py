@@ -21,6 +21,7 @@ from clary.agent.runtimes.mounts import Mount
 from clary.agent.runtimes.program import Program
 
 _CLONE_NEWNS = 0x0002_0000
+_CLONE_NEWUTS = 0x0400_0000
 _CLONE_NEWIPC = 0x0800_0000
 _CLONE_NEWPID = 0x2000_0000
 _CLONE_NEWNET = 0x4000_0000
@@ -37,7 +38,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def separate(network: bool) -> None:
     """Put this process's future children in namespaces of their own. Raises ``OSError``."""
-    flags = _CLONE_NEWNS | _CLONE_NEWIPC | _CLONE_NEWPID | (0 if network else _CLONE_NEWNET)
+    flags = _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWPID | (0 if network else _CLONE_NEWNET)
     _check(_libc.unshare(flags), "unshare")
     if not network:
         _raise_loopback()
@@ -53,16 +54,22 @@ def furnish(program: Program) -> None:
         _remount(f"{sandbox.ML}/input", _MS_RDONLY)
     for mount in program.mounts:
         _mount_directory(mount)
+    if program.host_name:
+        _mount(f"{sandbox.TASKS}/{program.task_id}/{sandbox.HOSTS}", "/etc/hosts", None, _MS_BIND)
+        _remount("/etc/hosts", _MS_RDONLY)
+        name = program.host_name.encode()
+        _check(_libc.sethostname(name, len(name)), "sethostname")
     if program.socket_directory:
         _mount(f"{sandbox.SOCKETS}/{program.socket_directory}", sandbox.SOCKET_DIRECTORY, None, _MS_BIND)
     if program.python_environment:
         environment = f"{sandbox.ENVIRONMENTS}/{program.python_environment}"
         _mount(environment, sandbox.PYTHON_ENVIRONMENT, None, _MS_BIND)
         _remount(sandbox.PYTHON_ENVIRONMENT, _MS_RDONLY)
+    for private, own in sandbox.scratch_folders(Path(folder)).items():
+        _mount_private(private, scratch=own)
     for hidden in (sandbox.TASKS, sandbox.SOCKETS, sandbox.ENVIRONMENTS, sandbox.FILE_SYSTEMS):
         _mount("tmpfs", hidden, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "size=4k,mode=0500")
-    for private in ("/tmp", "/var/tmp", "/dev/shm"):
-        _mount_private(private)
+    _mount_private("/dev/shm", program.shared_memory_bytes)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     with contextlib.suppress(OSError):
         Path("/proc/sys/user/max_user_namespaces").write_text("0", encoding="ascii")
@@ -108,16 +115,24 @@ def _mount_directory(mount: Mount) -> None:
             _remount(point, flags)
 
 
-def _mount_private(folder: str) -> None:
-    """An empty ``folder``, but for Python's own files if they happen to live below it."""
+def _mount_private(folder: str, size_bytes: int = 0, scratch: Path | None = None) -> None:
+    """A ``folder`` of the program's own, in memory or on the disk in ``scratch``.
+
+    Python's own files stay visible if they happen to live below it.
+    """
     kept = [
         (path, os.open(path, os.O_PATH | os.O_CLOEXEC))
         for path in sandbox.python_paths()
         if path.startswith(folder + "/")
     ]
-    _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
+    if scratch:
+        _mount(str(scratch), folder, None, _MS_BIND)
+        _remount(folder, _MS_NOSUID | _MS_NODEV)
+    else:
+        size = f",size={size_bytes}" if size_bytes else ""
+        _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=1777{size}")
     for path, descriptor in kept:
-        Path(path).mkdir(parents=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
         _mount(f"/proc/self/fd/{descriptor}", path, None, _MS_BIND | _MS_REC)
         _remount(path, _MS_RDONLY)
         os.close(descriptor)

@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clary.agent.cgroups import Cgroup
 from clary.agent.runtimes import sandbox
 from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_message
 from clary.agent.runtimes.fork_server import ForkServerOrder
 from clary.agent.runtimes.program import Program
 
 _CONNECT_SECONDS = 10.0  # a fork server that has just begun is busy with imports
+_START_SECONDS = 120.0  # for a keeper to say that it is there, on a machine that is busy
 
 
 class CannotRun(Exception):
@@ -53,9 +55,12 @@ class Ending:
 class RunningProgram:
     """A program that was started. `output` and `fileno` are for a selector."""
 
-    def __init__(self, channel: socket.socket, output: int, private: subprocess.Popen[bytes] | None) -> None:
+    def __init__(
+        self, channel: socket.socket, output: int, private: subprocess.Popen[bytes] | None, process_id: int
+    ) -> None:
         self._channel = channel
         self._private = private
+        self.process_id = process_id  # the process, as this one sees it, that the program's are all below
         self.output = output  # what it prints, standard output and error as one stream
 
     def fileno(self) -> int:
@@ -138,33 +143,38 @@ class ProcessRuntime:
             return sandbox.PYTHON_ENVIRONMENT
         return str(self._settings.folders.environments / name)
 
-    def start(self, program: Program) -> RunningProgram:
-        """Start ``program``. Raises `CannotRun`."""
+    def start(self, program: Program, cgroup: Cgroup | None = None) -> RunningProgram:
+        """Start ``program``, which enters ``cgroup`` before it runs. Raises `CannotRun`."""
         reader, writer = os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        passed = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), writer]
         try:
-            channel, private = self._order(program, [nothing, writer])
+            sandbox.make_scratch_folders(self._ml(program.task_id))
+            for folder in cgroup.parents() if cgroup else ():
+                passed.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            channel, private, keeper = self._order(program, passed)
         except (ChannelBroken, OSError) as error:
             os.close(reader)
             raise CannotRun(f"the program could not be started: {error}") from error
         finally:
-            os.close(nothing)
-            os.close(writer)
-        return RunningProgram(channel, reader, private)
+            for descriptor in passed:
+                os.close(descriptor)
+        return RunningProgram(channel, reader, private, private.pid if private else keeper)
 
     def _order(
         self, program: Program, descriptors: list[int]
-    ) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
+    ) -> tuple[socket.socket, subprocess.Popen[bytes] | None, int]:
+        """Have a keeper run the program: its channel, and its process id."""
         if not program.environment_writable:
             self.reserve()
         if self._reserved and not program.environment_writable:
             channel, self._reserved = self._reserved, None
             try:
                 send_message(channel, program.to_json(), descriptors)
+                keeper = _keeper(channel)
             except ChannelBroken:
                 channel.close()
             else:
-                return channel, None
+                return channel, None, keeper
         ours, theirs = socket.socketpair()
         try:
             with theirs, contextlib.ExitStack() as opened:
@@ -176,10 +186,11 @@ class ProcessRuntime:
                     start_new_session=True,
                 )
             send_message(ours, program.to_json(), descriptors)
+            keeper = _keeper(ours)
         except BaseException:
             ours.close()
             raise
-        return ours, private
+        return ours, private, keeper
 
     def _private_command(
         self, program: Program, order: ForkServerOrder, directories: Sequence[int]
@@ -202,6 +213,7 @@ class ProcessRuntime:
             environment_writable=program.environment_writable,
             network=program.network,
             read_only_paths=program.read_only_paths,
+            host_name=program.host_name,
             mounts=[
                 (f"/proc/self/fd/{directory}", mount.target, mount.read_only)
                 for mount, directory in zip(program.mounts, directories, strict=True)
@@ -211,3 +223,13 @@ class ProcessRuntime:
 
     def _ml(self, task_id: str) -> Path:
         return self._settings.folders.tasks / task_id / "ml"
+
+
+def _keeper(channel: socket.socket) -> int:
+    """The process id of the keeper that the other side of ``channel`` became. Raises `ChannelBroken`."""
+    channel.settimeout(_START_SECONDS)
+    reply, _ = receive_message(channel)
+    channel.settimeout(None)
+    if "process_id" not in reply:
+        raise ChannelBroken(str(reply.get("error", "it answered something else")))
+    return int(reply["process_id"])

@@ -8,6 +8,8 @@ from typing import Any
 
 from clary.agent.runtimes.mounts import Mount, mount_from_json
 
+MOST_OPEN_FILES = 65_536  # of one process
+
 
 @dataclass(frozen=True)
 class Program:
@@ -34,7 +36,13 @@ class Program:
     environment_writable: bool = False  # while it is being built, in a sandbox made for that alone
     read_only_paths: tuple[str, ...] = ()  # what else of the machine it sees; only while building
     run_with_own_python: bool = False  # execute the environment's interpreter instead of forking
+    host_name: str = ""  # of its machine; the file `sandbox.HOSTS` has addresses for it and its peers
     mounts: tuple[Mount, ...] = ()  # directories beside its ``ml`` folder
+    cgroup: str = ""  # a control group's name, below each of the folders whose descriptors come with this
+    processors: tuple[int, ...] = ()  # those it may run on; none: all
+    largest_file_bytes: int = 0  # that it may write; 0: no limit, as with the next two
+    most_processes: int = 0  # threads count; only where no control group limits them
+    shared_memory_bytes: int = 0  # size of its /dev/shm
 
     def to_json(self) -> dict[str, Any]:
         mounts = [asdict(mount) for mount in self.mounts]
@@ -44,4 +52,5 @@ class Program:
 def program_from_json(document: Mapping[str, Any]) -> Program:
     """Inverse of `Program.to_json`. Raises ``TypeError`` on a document of another form."""
     arguments, mounts = tuple(document["arguments"]), tuple(map(mount_from_json, document["mounts"]))
-    return Program(**{**document, "arguments": arguments, "mounts": mounts, "read_only_paths": ()})
+    lists = {"arguments": arguments, "mounts": mounts, "processors": tuple(document["processors"])}
+    return Program(**{**document, **lists, "read_only_paths": ()})

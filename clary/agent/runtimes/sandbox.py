@@ -22,6 +22,9 @@ ENVIRONMENTS = "/run/clary/environments"  # likewise
 FILE_SYSTEMS = "/run/clary/file_systems"  # likewise
 SOCKET_DIRECTORY = "/run/clary/socket"  # a program's own
 PYTHON_ENVIRONMENT = "/opt/clary/environment"  # a job's own, read-only
+HOSTS = "hosts"  # the file beside a task's ``ml`` that becomes its /etc/hosts
+SCRATCH = "scratch"  # the folder beside a task's ``ml`` that holds its /tmp, so that this is on its volume
+_SCRATCH_FOLDERS = {"/tmp": "tmp", "/var/tmp": "var-tmp"}
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _ETC = (
@@ -45,6 +48,18 @@ class Folders:
     environments: Path
     sockets: Path
     file_systems: Mapping[str, str] = field(default_factory=dict)  # id -> directory; see `mounts`
+
+
+def scratch_folders(ml: Path) -> dict[str, Path]:
+    """A task's own folders for what it keeps only while it runs, by their names as it sees them."""
+    return {seen: ml.parent / SCRATCH / name for seen, name in _SCRATCH_FOLDERS.items()}
+
+
+def make_scratch_folders(ml: Path) -> None:
+    """Make them, empty or as they were."""
+    for folder in scratch_folders(ml).values():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o1777)
 
 
 def shared_sandbox(bubblewrap: str, folders: Folders) -> list[str]:
@@ -78,12 +93,14 @@ def single_sandbox(
     network: bool,
     read_only_paths: Sequence[str] = (),
     mounts: Sequence[tuple[str, str, bool]] = (),
+    host_name: str = "",
 ) -> list[str]:
     """The command prefix for one program in a sandbox of its own.
 
     ``mounts`` are (directory, path below ``/opt/ml``, read-only).
     """
-    command = [*_view(bubblewrap), "--unshare-pid", "--unshare-ipc", "--bind", str(ml), ML]
+    command = [*_view(bubblewrap, scratch_folders(ml)), "--unshare-pid", "--unshare-ipc"]
+    command += ["--bind", str(ml), ML]
     if (ml / "input").is_dir():
         command += ["--ro-bind", str(ml / "input"), f"{ML}/input"]
     for directory, target, read_only in mounts:
@@ -94,6 +111,8 @@ def single_sandbox(
         command += ["--bind" if environment_writable else "--ro-bind", str(environment), PYTHON_ENVIRONMENT]
     for path in read_only_paths:
         command += ["--ro-bind", path, path]
+    if host_name:
+        command += ["--unshare-uts", "--hostname", host_name, "--ro-bind", str(ml.parent / HOSTS), "/etc/hosts"]
     if not network:
         command.append("--unshare-net")
     command += ["--ro-bind", "/proc/sys", "/proc/sys", "--cap-drop", "ALL"]
@@ -114,7 +133,7 @@ def python_paths() -> list[str]:
     return _outermost(found)
 
 
-def _view(bubblewrap: str) -> list[str]:
+def _view(bubblewrap: str, scratch: Mapping[str, Path] | None = None) -> list[str]:
     command = [bubblewrap, "--unshare-user", "--tmpfs", "/"]
     for path in map(Path, _SYSTEM):
         if path.is_symlink():
@@ -131,7 +150,9 @@ def _view(bubblewrap: str) -> list[str]:
             command += ["--ro-bind", str(path), str(path)]
     for path in sorted(Path("/dev").glob("nvidia*")):
         command += ["--dev-bind", str(path), str(path)]
-    command += ["--tmpfs", "/tmp", "--tmpfs", "/var/tmp", "--dir", "/run", "--dir", "/opt"]
+    for seen in _SCRATCH_FOLDERS:
+        command += ["--bind", str(scratch[seen]), seen] if scratch else ["--tmpfs", seen]
+    command += ["--dir", "/run", "--dir", "/opt"]
     for own in python_paths():
         if not any(own == root or own.startswith(root + "/") for root in _SYSTEM):
             command += ["--ro-bind", own, own]
