@@ -28,6 +28,7 @@ from botocore.exceptions import (
 )
 
 from clary.agent.failure import TaskFailed, TaskStopped
+from clary.protocol.models import OWN_SERVICES
 from clary.resources.task import Connection
 
 PATIENCE_SECONDS = 15 * 60.0  # how long the server may be away before the agent gives up
@@ -114,10 +115,12 @@ class Clients:
         self.credentials = TaskCredentials()
         session = botocore.session.Session()
         session.set_config_variable("region", region)
+        session.set_config_variable("data_path", str(OWN_SERVICES))
         session.register_component("credential_provider", self)
         self.s3 = self._make(session, "s3")
         self.logs = self._make(session, "logs")
         self.metrics = self._make(session, "sagemaker-metrics")
+        self.clary = self._make(session, "clary")
 
     def load_credentials(self) -> TaskCredentials:
         """What botocore asks its credential provider for."""

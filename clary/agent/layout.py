@@ -11,6 +11,7 @@ from typing import Any
 
 from clary.resources.task import TrainingWork
 from clary.resources.task_folder import write_document
+from clary.resources.training_job import hosts as hosts_of_request
 
 NETWORK_INTERFACE = "eth0"
 _FOLDERS = (
@@ -33,11 +34,6 @@ def training_configuration(work: TrainingWork) -> dict[str, Any]:
     """File name -> content of ``input/config``."""
     request = work.request
     hosts = sorted(work.hosts)
-    group = {
-        "instance_group_name": work.instance_group,
-        "instance_type": work.instance_type,
-        "hosts": hosts,
-    }
     files: dict[str, Any] = {
         "hyperparameters.json": dict(_mapping(request.get("HyperParameters"))),
         "inputdataconfig.json": {
@@ -48,7 +44,7 @@ def training_configuration(work: TrainingWork) -> dict[str, Any]:
             "current_instance_type": work.instance_type,
             "current_group_name": work.instance_group,
             "hosts": hosts,
-            "instance_groups": [group],
+            "instance_groups": _instance_groups(work),
             "network_interface_name": NETWORK_INTERFACE,
         },
         "init-config.json": {"inputMode": input_mode(work), "channels": {}, "checkpoints": None},
@@ -65,6 +61,17 @@ def training_configuration(work: TrainingWork) -> dict[str, Any]:
     if request.get("ProfilerConfig"):
         files["profilerconfig.json"] = request["ProfilerConfig"]
     return files
+
+
+def _instance_groups(work: TrainingWork) -> list[dict[str, Any]]:
+    """The cluster's groups and the hosts of each."""
+    groups: dict[str, dict[str, Any]] = {}
+    for host, instance_type, name in hosts_of_request(work.request):
+        group = groups.setdefault(
+            name, {"instance_group_name": name, "instance_type": instance_type, "hosts": []}
+        )
+        group["hosts"].append(host)
+    return [{**group, "hosts": sorted(group["hosts"])} for group in groups.values()]
 
 
 def channels(work: TrainingWork) -> list[Mapping[str, Any]]:

@@ -25,32 +25,49 @@ def output_location(work: TrainingWork) -> S3Location:
 
 def upload_model(ml: Path, work: TrainingWork, transfer: S3Transfer, warn: Callable[[str], None]) -> str:
     """Upload ``model/``; the URI of the artifacts."""
-    return _upload(_own_folder(ml, "model"), "model", work, transfer, warn)
+    return _upload(own_folder(ml, "model"), "model", work, transfer, warn)
 
 
 def upload_output_data(
     ml: Path, work: TrainingWork, transfer: S3Transfer, warn: Callable[[str], None]
 ) -> str | None:
     """Upload ``output/data/`` if there is anything in it; its URI."""
-    folder = _own_folder(ml, "output/data")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    folder = own_folder(ml, "output/data")
+    if not has_files(folder):
         return None
     return _upload(folder, "output", work, transfer, warn)
 
 
 def has_model(ml: Path) -> bool:
     """Whether the algorithm saved anything."""
-    folder = _own_folder(ml, "model")
+    return has_files(own_folder(ml, "model"))
+
+
+def has_files(folder: Path) -> bool:
+    """Whether ``folder`` is there and has anything in it."""
     return folder.is_dir() and any(folder.iterdir())
+
+
+def packs_outputs(work: TrainingWork) -> bool:
+    """Whether outputs become archives; else each file goes out on its own."""
+    return _output(work).get("CompressionType") != "NONE"
 
 
 def _upload(
     folder: Path, name: str, work: TrainingWork, transfer: S3Transfer, warn: Callable[[str], None]
 ) -> str:
     location = output_location(work)
-    if _output(work).get("CompressionType") == "NONE":
+    if not packs_outputs(work):
         return _upload_files(folder, S3Location(location.bucket, f"{location.key}/{name}/"), transfer, warn)
     target = S3Location(location.bucket, f"{location.key}/{name}.tar.gz")
+    upload_archive(folder, name, target, transfer, warn)
+    return target.uri
+
+
+def upload_archive(
+    folder: Path, name: str, target: S3Location, transfer: S3Transfer, warn: Callable[[str], None]
+) -> None:
+    """Upload ``folder``, which is called ``name`` in words, as the archive ``target``."""
     upload = transfer.upload(target)
     try:
         pack(folder, upload, warn)
@@ -61,7 +78,6 @@ def _upload(
     except BaseException:
         upload.abandon()
         raise
-    return target.uri
 
 
 def _upload_files(folder: Path, target: S3Location, transfer: S3Transfer, warn: Callable[[str], None]) -> str:
@@ -84,7 +100,7 @@ def _upload_files(folder: Path, target: S3Location, transfer: S3Transfer, warn: 
     return target.uri
 
 
-def _own_folder(ml: Path, relative: str) -> Path:
+def own_folder(ml: Path, relative: str) -> Path:
     """A folder of the job's, if the job did not put a link to somewhere else in its place."""
     folder = ml / relative
     if folder.resolve() != ml.resolve() / relative:

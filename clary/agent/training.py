@@ -7,21 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clary.agent.cluster import Cluster, cluster_of
 from clary.agent.code import bring_code, plain
 from clary.agent.execute import Execution, execute
 from clary.agent.explain import failure_reason
 from clary.agent.failure import TaskFailed, TaskStopped
+from clary.agent.gathering import upload_outputs
 from clary.agent.images import BuiltIn, Container, resolve_image
 from clary.agent.inputs import bring_channels
 from clary.agent.layout import lay_out_training
+from clary.agent.limits import task_limits
 from clary.agent.metrics import MetricReader, MetricShipper
-from clary.agent.outputs import has_model, upload_model, upload_output_data
+from clary.agent.outputs import has_model, upload_output_data
 from clary.agent.runtimes.environments import ensure_environment
 from clary.agent.runtimes.process import CannotRun
 from clary.agent.runtimes.program import Program
 from clary.agent.s3_transfer import S3Transfer
 from clary.agent.surroundings import Surroundings
-from clary.resources.resource import JsonValue
+from clary.agent.watch import Confinement, volume_watch
 from clary.resources.task import StopCause, TaskPhase, TrainingWork
 
 TRIAL_COMPONENT_SUFFIX = "-aws-training-job"
@@ -37,7 +40,9 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     ml = around.folder.ml
     around.report.phase(TaskPhase.PREPARING, "Downloading input data")
     lay_out_training(ml, work)
-    program = _program(around, work)
+    cluster = cluster_of(around.spec, work, around.folder)
+    cluster.write_hosts(around.folder.path)
+    program = _program(around, work, cluster)
     around.runtime.reserve()
     bring_channels(ml, work, incoming)
     bring_code(ml, plain(_hyperparameters(work), "sagemaker_submit_directory"), incoming)
@@ -49,16 +54,16 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     trial_component = work.job_name.lower() + TRIAL_COMPONENT_SUFFIX
     metrics = MetricShipper(around.clients, around.patience, trial_component)
     execution = _execute(around, work, program, metrics, started)
-    if execution.stop_cause is StopCause.SHUTDOWN:
+    if execution.stop_cause in (StopCause.SHUTDOWN, StopCause.INTERRUPTED):
         raise TaskStopped
     around.report.phase(TaskPhase.UPLOADING, "Uploading generated training model")
-    results: dict[str, JsonValue] = {}
-    succeeded = execution.ending.exit_code == 0
-    if succeeded or (execution.stop_cause and has_model(ml)):
-        results["model_artifacts"] = upload_model(ml, work, around.transfer, around.say)
-    output = upload_output_data(ml, work, around.transfer, around.say)
-    if output:
-        results["output_artifacts"] = output
+    succeeded = execution.ending.exit_code == 0 and not execution.violation
+    if succeeded or execution.stop_cause:
+        with_model = succeeded or has_model(ml)
+        results = upload_outputs(around, work, cluster, with_model=with_model)
+    else:
+        output = upload_output_data(ml, work, around.transfer, around.say)
+        results = {"output_artifacts": output} if output else {}
     if not metrics.close(_FLUSH_SECONDS):
         around.say("Some metrics could not be delivered.")
     around.logs.close(_FLUSH_SECONDS)
@@ -93,8 +98,13 @@ def _execute(
         while reader.complaints:
             around.logs.add(reader.complaints.pop(0), at)
 
+    limits = task_limits(around.spec, around.settings)
+    for remark in limits.remarks():
+        around.say(remark)
+    volume = volume_watch(limits, around.folder, program.directory)
+    confinement = Confinement(limits, around.settings)
     try:
-        running = around.runtime.start(program)
+        running = around.runtime.start(confinement.confined(program), confinement.cgroup)
         try:
             return execute(
                 running,
@@ -102,14 +112,17 @@ def _execute(
                 around.stop,
                 grace_seconds=around.spec.grace_seconds,
                 deadline=started + work.max_runtime_seconds,
+                watch=confinement.watch(volume, running.process_id),
             )
         finally:
             running.close()
     except CannotRun as error:
         raise TaskFailed(f"InternalServerError: {error}") from error
+    finally:
+        confinement.close()
 
 
-def _program(around: Surroundings, work: TrainingWork) -> Program:
+def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Program:
     """What to run for the job's image. Raises `TaskFailed` for what cannot be run here."""
     algorithm = _mapping(work.request.get("AlgorithmSpecification"))
     image = algorithm.get("TrainingImage")
@@ -140,10 +153,12 @@ def _program(around: Surroundings, work: TrainingWork) -> Program:
         environment={
             **environment,
             **around.algorithm_environment(),
+            **cluster.environment(),
             "TRAINING_JOB_NAME": work.job_name,
             "TRAINING_JOB_ARN": work.job_arn,
         },
         network=not work.request.get("EnableNetworkIsolation"),
+        host_name=cluster.host,
         threads=around.threads,
     )
 

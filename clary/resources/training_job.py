@@ -168,7 +168,9 @@ def worked_seconds(found: Sequence[Mapping[str, Any]], now: float) -> float:
 
     That between an interruption and the next attempt, or before the first, does not count.
     """
-    return sum(each.get("EndTime", now) - each["StartTime"] for each in found if each["Status"] in _BILLED)
+    return float(
+        sum(each.get("EndTime", now) - each["StartTime"] for each in found if each["Status"] in _BILLED)
+    )
 
 
 def times(found: Sequence[Mapping[str, Any]]) -> dict[str, JsonValue]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from clary.resources.task import TrainingWork
+from clary.resources.task_folder import TaskFolder
 from clary.testing.server import ServerProcess
 
 ROLE = "arn:aws:iam::123456789012:role/ClaryExecutionRole"
@@ -95,17 +99,61 @@ class Platform:
             assert time.monotonic() < until
             time.sleep(0.05)
 
-    def log(self, name: str) -> list[str]:
+    def log(self, name: str, host: str = "") -> list[str]:
+        """The lines of the job, or of one of its hosts."""
         events = self.logs.filter_log_events(
-            logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/"
+            logGroupName="/aws/sagemaker/TrainingJobs",
+            logStreamNamePrefix=f"{name}/{host + '-' if host else ''}",
         )["events"]
         return [event["message"] for event in events]
 
+    def streams(self, name: str) -> list[str]:
+        """The hosts that have a log stream."""
+        found = self.logs.describe_log_streams(
+            logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/"
+        )["logStreams"]
+        return [stream["logStreamName"].partition("/")[2].rpartition("-")[0] for stream in found]
+
+    def until(self, true: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not true():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def tasks(self, name: str) -> dict[str, TaskFolder]:
+        """The folders of the job's tasks by host."""
+        found = {}
+        for path in (self.server.data / "tasks").iterdir():
+            spec = TaskFolder(path).read_spec()
+            if spec and isinstance(spec.work, TrainingWork) and spec.work.job_name == name:
+                found[spec.work.host] = TaskFolder(path)
+        return found
+
+    def kill_agent(self, name: str, host: str) -> None:
+        status = self.tasks(name)[host].read_status()
+        assert status and status[0].process_id
+        os.kill(status[0].process_id, signal.SIGKILL)
+
+    def keys(self, prefix: str) -> list[str]:
+        """What follows ``prefix`` in the keys of the bucket's objects."""
+        found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return [item["Key"].removeprefix(prefix) for item in found]
+
+    def content(self, uri: str, member: str) -> bytes:
+        """A file in a model.tar.gz."""
+        with tarfile.open(fileobj=io.BytesIO(self.read(uri))) as archive:
+            file = archive.extractfile(member)
+            assert file
+            return file.read()
+
+    def read(self, uri: str) -> bytes:
+        bucket, key = uri.removeprefix("s3://").split("/", 1)
+        body: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+
     def members(self, uri: str) -> set[str]:
         """Names of the files in a model.tar.gz."""
-        bucket, key = uri.removeprefix("s3://").split("/", 1)
-        body = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(self.read(uri))) as archive:
             return {member.name.removeprefix("./") for member in archive.getmembers() if member.isfile()}
 
 
