@@ -50,6 +50,7 @@ from clary.services.iam.documents import ACCESS_KEY, USER, role_key
 from clary.services.operation import Backends, Handler, RequestContext, load_operations
 from clary.services.s3.task_objects import PATH as TASK_OBJECTS_PATH
 from clary.services.s3.task_objects import task_objects
+from clary.services.sagemaker.quotas import parse_quotas
 from clary.services.sts.key_ring import ServerKeyRing, active_users
 from clary.services.sts.secret_files import load_root_credentials, load_server_secret
 from clary.services.sts.task_credentials import PATH as CREDENTIALS_PATH
@@ -132,12 +133,15 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             sandbox=settings.sandbox,
             cpu_count=settings.cpu_count,
             memory_bytes=settings.memory_bytes,
+            task_processes=settings.task_processes,
+            cgroups=settings.control_groups,
             file_systems=parse_file_systems(settings.file_systems, data),
         )
         stack.push_async_exit(_ending(driver))
         await driver.open()
         await _ensure_execution_role(store, root.account)
-        backends = Backends(store, objects, logs, metrics, driver, clock, secret, endpoint_url)
+        quotas = parse_quotas(settings.quotas)
+        backends = Backends(store, objects, logs, metrics, driver, clock, secret, endpoint_url, quotas)
         key_ring = ServerKeyRing(
             root,
             secret,
@@ -186,6 +190,8 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
                 certificate=certificates.server,
             )
         )
+        # Tasks end while the server still answers them: they have logs and checkpoints to deliver.
+        stack.push_async_exit(_ending(driver))
         work_loop = WorkLoop(
             store,
             [

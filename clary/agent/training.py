@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clary.agent.checkpoints import checkpoints_of
 from clary.agent.cluster import Cluster, cluster_of
-from clary.agent.code import bring_code, plain
+from clary.agent.code import COMMAND_MODULE, SCRIPT_MODULE, plain, prepare_script
+from clary.agent.commands import command_program, given_command
 from clary.agent.execute import Execution, execute
 from clary.agent.explain import failure_reason
 from clary.agent.failure import TaskFailed, TaskStopped
@@ -19,7 +21,6 @@ from clary.agent.layout import lay_out_training
 from clary.agent.limits import task_limits
 from clary.agent.metrics import MetricReader, MetricShipper
 from clary.agent.outputs import has_model, upload_output_data
-from clary.agent.runtimes.environments import ensure_environment
 from clary.agent.runtimes.process import CannotRun
 from clary.agent.runtimes.program import Program
 from clary.agent.s3_transfer import S3Transfer
@@ -45,15 +46,23 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     program = _program(around, work, cluster)
     around.runtime.reserve()
     bring_channels(ml, work, incoming)
-    bring_code(ml, plain(_hyperparameters(work), "sagemaker_submit_directory"), incoming)
-    program = _with_requirements(around, program)
+    checkpoints = checkpoints_of(ml, work, incoming=incoming, outgoing=around.transfer, say=around.say)
+    if checkpoints:
+        checkpoints.bring()
+    program = prepare_script(around, work, program, incoming)
     if around.stop.wanted():
         raise TaskStopped
     around.report.phase(TaskPhase.RUNNING, "Training in progress")
     # Trial components have names in lower case; the server finds the job's own.
     trial_component = work.job_name.lower() + TRIAL_COMPONENT_SUFFIX
     metrics = MetricShipper(around.clients, around.patience, trial_component)
-    execution = _execute(around, work, program, metrics, started)
+    if checkpoints:
+        checkpoints.start()
+    try:
+        execution = _execute(around, work, program, metrics, started)
+    finally:
+        if checkpoints:
+            checkpoints.finish()
     if execution.stop_cause in (StopCause.SHUTDOWN, StopCause.INTERRUPTED):
         raise TaskStopped
     around.report.phase(TaskPhase.UPLOADING, "Uploading generated training model")
@@ -160,39 +169,6 @@ def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Prog
         network=not work.request.get("EnableNetworkIsolation"),
         host_name=cluster.host,
         threads=around.threads,
-    )
-
-
-def _with_requirements(around: Surroundings, program: Program) -> Program:
-    """``program`` in an environment of its own, if the script asks for packages."""
-    if program.module != "clary.frameworks.entrypoint":
-        return program
-    return in_environment(around, program, around.folder.ml / "code", f"{program.directory}/code")
-
-
-def in_environment(around: Surroundings, program: Program, code: Path, code_seen: str) -> Program:
-    """``program`` with the packages that ``code/requirements.txt`` names; itself if there is no such file."""
-    requirements = code / "requirements.txt"
-    if not requirements.is_file() or requirements.is_symlink() or not requirements.read_bytes().strip():
-        return program
-    name = ensure_environment(
-        requirements,
-        requirements_seen=f"{code_seen}/requirements.txt",
-        environments=Path(around.settings.environments),
-        runtime=around.runtime,
-        task_id=around.spec.id,
-        directory_seen=program.directory,
-        on_line=around.say,
-        stop=around.stop,
-    )
-    seen = around.runtime.environment_seen(name)
-    return Program(
-        **{
-            **program.__dict__,
-            "environment": {**program.environment, "CLARY_PYTHON_ENVIRONMENT": seen},
-            "python_environment": name,
-            "run_with_own_python": True,
-        }
     )
 
 
