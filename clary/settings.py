@@ -21,9 +21,12 @@ else:
     import tomli as tomllib
 
 
-def setting(default: Any, description: str) -> Any:
-    """A field of `Settings` with the sentence that documents it."""
-    return field(default=default, metadata={"description": description})
+def setting(default: Any, description: str, *, table: bool = False) -> Any:
+    """A field of `Settings` with the sentence that documents it.
+
+    A ``table`` is a text ``name=value, ...`` that ``clary.toml`` may give as a table as well.
+    """
+    return field(default=default, metadata={"description": description, "table": table})
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ class Settings:
     )
     cpu_count: float = setting(0.0, "Processor cores that tasks may use; 0 means all.")
     memory_bytes: int = setting(0, "Memory that tasks may use; 0 means all.")
+    task_processes: int = setting(4096, "Processes and threads that one task may have.")
+    control_groups: bool = setting(
+        True, "Enforce limits by control groups where this machine allows them; else tasks are watched."
+    )
+    quotas: str = setting(
+        "",
+        "Most instances at once, by AWS's names: ml.m5.xlarge for training job usage=4, separated by commas.",
+        table=True,
+    )
     spot_interruptions_per_hour: float = setting(
         0.0, "How often a managed spot job loses its machines, at random, in an hour of training."
     )
@@ -81,6 +93,8 @@ def load_settings(
         if name not in fields:
             known = ", ".join(sorted(fields))
             raise ValueError(f"{origin}: there is no setting '{name}'. The settings are: {known}.")
+        if fields[name].metadata["table"] and isinstance(value, dict):
+            value = ", ".join(f"{key}={each}" for key, each in value.items())
         values[name] = _convert(fields[name].default, name, value, origin)
 
     if path.is_file():

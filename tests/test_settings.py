@@ -49,5 +49,14 @@ def test_an_unknown_setting_in_the_file_is_refused_with_the_known_ones(tmp_path:
         load_settings(environment={}, config=config)
 
 
+def test_quotas_may_be_a_table_of_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "clary.toml"
+    lines = ["[quotas]", '"ml.m5.xlarge for training job usage" = 4', '"ml.g5.xlarge for endpoint usage" = 0']
+    config.write_text("\n".join(lines))
+    assert load_settings(environment={}, config=config).quotas == (
+        "ml.m5.xlarge for training job usage=4, ml.g5.xlarge for endpoint usage=0"
+    )
+
+
 def test_every_setting_is_described() -> None:
     assert all(field.metadata["description"] for field in dataclasses.fields(Settings))

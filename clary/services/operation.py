@@ -9,8 +9,8 @@ input shape; what is returned is cut down to the output shape, members that are 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from botocore import xform_name
@@ -39,6 +39,7 @@ class Backends:
     clock: Clock
     secret: bytes  # signs what the server hands out (session tokens); never leaves the process
     endpoint_url: str  # where clients on this machine reach the server
+    quotas: Mapping[str, int] = field(default_factory=dict)  # see `clary.services.sagemaker.quotas`
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class LocalDriver:
         """``file_systems`` are those that jobs may read, id to directory."""
         if sandbox not in ("auto", "bubblewrap", "none"):
             raise ValueError(f"'sandbox' must be auto, bubblewrap or none, not {sandbox!r}.")
+        if task_processes < 1:
+            raise ValueError(f"'task_processes' must be at least 1, not {task_processes}.")
         self._data = data.absolute()
         self._sandbox = sandbox
         self._cpu_count = cpu_count or float(os.cpu_count() or 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ from clary.services.operation import RequestContext, operation
 from clary.services.sagemaker.endpoint_configs import find_endpoint_config
 from clary.services.sagemaker.listing import list_resources
 from clary.services.sagemaker.models import find_model
+from clary.services.sagemaker.quotas import endpoint_usage, within_endpoint_quotas
 from clary.services.sagemaker.tags import check_tags
 
 _IN_PROGRESS = ("Creating", "Updating", "Deleting")
@@ -45,8 +47,10 @@ async def create_endpoint(context: RequestContext, request: Members) -> ReplyMem
         "Deployment": deployment_document(1, config, models),
         "Desired": initial_wishes(1, config),
     }
+    usage = endpoint_usage(spec["Deployment"], spec["Desired"])
     try:
-        await context.backends.store.create(key, spec, initial_status(), phase="Creating", due_at=now)
+        async with within_endpoint_quotas(context, key, lambda present: Counter() if present else usage):
+            await context.backends.store.create(key, spec, initial_status(), phase="Creating", due_at=now)
     except InUse:
         raise InUse(
             f'Cannot create already existing endpoint "{sagemaker_arn(key)}".', code="ValidationException"
@@ -81,7 +85,7 @@ async def update_endpoint(context: RequestContext, request: Members) -> ReplyMem
         spec["Desired"] = _wishes_of_update(endpoint, config, request)
         return spec
 
-    endpoint = await _write(context, request["EndpointName"], change)
+    endpoint = await _write_within_quotas(context, request["EndpointName"], change)
     return {"EndpointArn": sagemaker_arn(endpoint.key)}
 
 
@@ -109,7 +113,7 @@ async def update_endpoint_weights_and_capacities(context: RequestContext, reques
             "Desired": wishes_document(Wishes(read_wishes(endpoint.spec["Desired"]).number + 1, variants)),
         }
 
-    endpoint = await _write(context, request["EndpointName"], change)
+    endpoint = await _write_within_quotas(context, request["EndpointName"], change)
     return {"EndpointArn": sagemaker_arn(endpoint.key)}
 
 
@@ -151,6 +155,21 @@ async def _write(
     endpoint = await _find(context, name)
     now = context.backends.clock.now()
     return await context.backends.store.write_spec(endpoint.key, change, due_at=now)
+
+
+async def _write_within_quotas(
+    context: RequestContext, name: str, change: Callable[[Resource], dict[str, Any]]
+) -> Resource:
+    """As `_write`, if the account may have the instances that the changed spec asks for."""
+
+    def asked(present: Resource | None) -> Counter[str]:
+        if present is None:
+            return Counter()
+        spec = change(present)
+        return endpoint_usage(spec["Deployment"], spec["Desired"])
+
+    async with within_endpoint_quotas(context, _key(context, name), asked):
+        return await _write(context, name, change)
 
 
 async def _config_and_models(context: RequestContext, name: str) -> tuple[Document, dict[str, Document]]:

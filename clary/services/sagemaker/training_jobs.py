@@ -25,6 +25,7 @@ from clary.resources.training_job import (
 from clary.services.operation import RequestContext, operation
 from clary.services.sagemaker.listing import list_resources
 from clary.services.sagemaker.named_algorithms import algorithm_of, resolve
+from clary.services.sagemaker.quotas import within_training_quotas
 from clary.services.sagemaker.tags import check_tags
 
 MAX_INSTANCES = 100  # of one job
@@ -45,14 +46,15 @@ async def create_training_job(context: RequestContext, request: Members) -> Repl
     now = context.backends.clock.now()
     plan = request["ResourceConfig"].get("TrainingPlanArn")
     try:
-        await context.backends.store.create(
-            key,
-            {**with_defaults(request), "Tags": tags},
-            initial_status(now),
-            phase="InProgress",
-            due_at=now,
-            labels={TRAINING_PLAN_LABEL: plan} if plan else {},
-        )
+        async with within_training_quotas(context, key, request):
+            await context.backends.store.create(
+                key,
+                {**with_defaults(request), "Tags": tags},
+                initial_status(now),
+                phase="InProgress",
+                due_at=now,
+                labels={TRAINING_PLAN_LABEL: plan} if plan else {},
+            )
     except InUse:
         raise InUse(
             "Training job names must be unique within an AWS account and region, or a training job with this "
