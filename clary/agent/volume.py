@@ -21,7 +21,7 @@ _WRITES_MUCH_BYTES = 64 * 1024**2  # a task that wrote less is not to blame for 
 _FASTEST_WRITER_BYTES = 1024**3  # in a second
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 15.0
 _SLICE_SECONDS, _LONG_SLICE_SECONDS = 0.004, 0.03  # of the first look of a walk, and of the others
-_LAST_LOOK_SECONDS = 20.0
+_LAST_LOOK_SECONDS = 10.0
 _COST = 0.02  # the part of one processor that walking may take
 _ENTRIES_IN_A_ROW = 64  # between looks at the clock
 
@@ -68,7 +68,7 @@ class VolumeWatch:
                 return Violation(_disk_full(free, usage))
         elif self._limit_bytes:
             self._step()
-        return self._exceeded()
+        return self.last_look() if self._exceeded() else None  # for figures of everything
 
     def last_look(self) -> Violation | None:
         """What is wrong now that nothing writes any more."""
@@ -76,9 +76,11 @@ class VolumeWatch:
             return None
         walk, until = self._measure(), time.monotonic() + _LAST_LOOK_SECONDS
         for usage in walk:
-            self._last = usage
-            if usage.size_bytes > self._limit_bytes or time.monotonic() > until:
-                break
+            if usage.size_bytes >= self._last.size_bytes:
+                self._last = usage
+            if time.monotonic() > until:
+                return self._exceeded()
+        self._last = usage
         return self._exceeded()
 
     def remark(self, said: str) -> str:

@@ -36,8 +36,8 @@ def test_a_job_over_the_quota_is_refused_in_words_of_aws() -> None:
             await plane.call("CreateTrainingJob", **job("more", 2))
         assert refused.value.message.startswith(
             "The account-level service limit 'ml.m5.large for training job usage' is 3 Instances, with "
-            "current utilization of 2 Instances and a request delta of 2 Instances. Please use AWS Service Quotas to "
-            "request an increase for this quota. If AWS Service Quotas is not available, contact AWS support"
+            "current utilization of 2 Instances and a request delta of 2 Instances. Please use AWS Service Quotas "
+            "to request an increase for this quota. If AWS Service Quotas is not available, contact AWS support"
         )
         await plane.call("CreateTrainingJob", **job("one", 1))
         listed = await plane.call("ListTrainingJobs")
