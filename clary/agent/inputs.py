@@ -1,167 +1,296 @@
-"""Channels: from S3 to ``/opt/ml/input/data``, in File mode.
-
-Object keys are somebody else's text: nothing of a key reaches the file system before it is known to name one
-file inside the channel's folder and to disturb no other.
-"""
+"""The input data of a training job: every channel brought, linked, piped or mounted as it asks."""
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from clary.agent.aws import Patience
+from clary.agent.channels import augmented
+from clary.agent.channels.channel import (
+    AUGMENTED_MANIFEST,
+    FAST_FILE,
+    FILE,
+    PIPE,
+    Channel,
+    FileSystemSource,
+    S3Source,
+    channels_of,
+)
+from clary.agent.channels.files import Planned, copy, link, link_one, plan
+from clary.agent.channels.objects import Found, ObjectFinder, ask_server, check_names
+from clary.agent.channels.pipe import ChannelPipe
+from clary.agent.channels.stream import Stretch, Stretches
 from clary.agent.failure import TaskFailed
-from clary.agent.layout import channels, input_mode
-from clary.agent.s3_transfer import Download, S3Location, S3Transfer, s3_location
+from clary.agent.limits import Violation, size_text
+from clary.agent.runtimes.mounts import Mount, steps
+from clary.agent.runtimes.program import Program
+from clary.agent.s3_transfer import S3Transfer, disk_trouble
+from clary.agent.surroundings import Surroundings
+from clary.agent.watch import Watch
 from clary.resources.task import TrainingWork
 
-MOST_FILES = 1_000_000
-LARGEST_MANIFEST_BYTES = 64 * 1024 * 1024
-_LONGEST_NAME_BYTES = 255  # of one component, on the file systems there are
 _FREE_BYTES_KEPT = 64 * 1024 * 1024
-_Found = tuple[str, S3Location, int, str]  # relative path, object, size, ETag
+_PROGRESS_SECONDS = 2.0  # between changes of the status message
+_DOWNLOADING = "Downloading input data"
 
 
-def bring_channels(ml: Path, work: TrainingWork, transfer: S3Transfer) -> None:
-    """Download every channel of the job. Raises `TaskFailed` naming the channel and the S3 URI."""
-    downloads: list[Download] = []
-    for channel in channels(work):
-        name = str(channel["ChannelName"])
-        folder = ml / "input/data" / _channel_folder(name)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        downloads += _channel_downloads(name, channel, folder, work, transfer)
-    needed = sum(download.size_bytes for download in downloads)
-    free = shutil.disk_usage(ml).free
-    if needed + _FREE_BYTES_KEPT > free:
-        raise TaskFailed(
-            f"ClientError: Data download failed:the input data has {needed} bytes, but only {free} bytes are "
-            "free on this machine's disk."
-        )
+@dataclass(frozen=True)
+class Inputs:
+    """What `bring_channels` made ready. ``mounts`` are directories that the program is to see."""
+
+    mounts: tuple[Mount, ...]
+    pipes: tuple[_PlannedPipe, ...]
+    data: Path
+    scratch: Path
+    transfer: Callable[[Callable[[], bool]], S3Transfer]
+
+    def seen_by(self, program: Program) -> Program:
+        """``program`` with the directories that channels are."""
+        return replace(program, mounts=(*program.mounts, *self.mounts))
+
+    @contextlib.contextmanager
+    def piping(self) -> Iterator[Callable[[Watch], Watch]]:
+        """Fill the pipes while the context lasts.
+
+        It gives what is to be put around the watch over the program: data that cannot be had ends the job.
+        """
+        over = False
+        transfer = self.transfer(lambda: over)
+        running: list[ChannelPipe] = []
+        try:
+            for planned in self.pipes:
+                running.append(
+                    ChannelPipe(planned.channel, self.data, self.scratch, planned.stretches, transfer)
+                )
+            yield lambda watch: _PipeWatch(running, watch)
+        finally:
+            over = True
+            for pipe in running:
+                pipe.close()
+
+
+@dataclass(frozen=True)
+class _PlannedPipe:
+    channel: Channel
+    stretches: Stretches
+
+
+class _PipeWatch:
+    """Another watch, and over the pipes as well."""
+
+    def __init__(self, pipes: Sequence[ChannelPipe], watch: Watch) -> None:
+        self._pipes = pipes
+        self._watch = watch
+
+    def look(self) -> Violation | None:
+        return self._failed() or self._watch.look()
+
+    def last_look(self, *, succeeded: bool) -> Violation | None:
+        return self._failed() or self._watch.last_look(succeeded=succeeded)
+
+    def remark(self, said: str) -> str:
+        return self._watch.remark(said)
+
+    def _failed(self) -> Violation | None:
+        failure = next((pipe.failure for pipe in self._pipes if pipe.failure), None)
+        return Violation(_download_failed(failure).reason) if failure else None
+
+
+def bring_channels(
+    around: Surroundings, work: TrainingWork, incoming: S3Transfer, *, shielded: bool | None = None
+) -> Inputs:
+    """Make every channel of the job ready; ``incoming`` gives up when the task is told to stop.
+
+    ``shielded`` says that the program will see its input read-only and with mounts, as in a container; by
+    default that is so where programs run in a sandbox. Raises `TaskFailed` naming the channel and the S3 URI,
+    and `TaskStopped`.
+    """
+    brought = _Bringing(around, work, incoming, around.runtime.fenced if shielded is None else shielded)
     try:
-        transfer.download(downloads)
+        for channel in channels_of(work):
+            brought.prepare(channel)
+        brought.fetch()
     except TaskFailed as error:
         raise _download_failed(error) from error
+    return Inputs(
+        tuple(brought.mounts), tuple(brought.pipes), brought.data, brought.scratch, brought.transfer
+    )
 
 
-def _channel_downloads(
-    name: str, channel: Mapping[str, Any], folder: Path, work: TrainingWork, transfer: S3Transfer
-) -> list[Download]:
-    mode = str(channel.get("InputMode") or input_mode(work))
-    source = (channel.get("DataSource") or {}).get("S3DataSource")
-    if not source:
-        raise TaskFailed(
-            f"ClientError: channel {name!r} has no S3DataSource; data from a file system is not offered here."
-        )
-    if mode == "Pipe":
-        raise TaskFailed(
-            f"ClientError: channel {name!r} asks for Pipe input mode, which is not offered here; use File."
-        )
-    uri = str(source["S3Uri"])
-    kind = source.get("S3DataType", "S3Prefix")
-    try:
-        if kind == "S3Prefix":
-            found = list(_prefix(s3_location(uri), transfer))
-        elif kind == "ManifestFile":
-            found = list(_manifest(s3_location(uri), transfer))
+class _Bringing:
+    """The work of `bring_channels`: what it finds out about each channel, then one download of everything."""
+
+    def __init__(
+        self, around: Surroundings, work: TrainingWork, incoming: S3Transfer, shielded: bool
+    ) -> None:
+        self._around = around
+        self._shielded = shielded
+        self._work = work
+        self._incoming = incoming
+        ask = ask_server(around.spec.connection, around.spec.id, incoming.patience)
+        self._finder = ObjectFinder(incoming, ask)
+        self._files: list[Planned] = []
+        self._linked_bytes = 0
+        self._said_at = 0.0
+        self.mounts: list[Mount] = []
+        self.pipes: list[_PlannedPipe] = []
+        self.data = around.folder.ml / "input/data"
+        self.scratch = around.folder.path / "channels"
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def transfer(self, abandoned: Callable[[], bool]) -> S3Transfer:
+        """A transfer that gives up for a reason of its own."""
+        clients = self._around.clients
+        return S3Transfer(clients, Patience(clients.credentials, abandoned=abandoned), abandoned)
+
+    def prepare(self, channel: Channel) -> None:
+        """Find a channel's objects and link what can be linked; what has to be downloaded is noted."""
+        folder = self.data / channel.name
+        _clear(folder)
+        source = channel.source
+        if isinstance(source, FileSystemSource):
+            self._mount(channel, source, folder)
+        elif channel.mode == PIPE:
+            self._pipe(channel, source)
+        elif channel.mode in (FILE, FAST_FILE) and source.data_type != AUGMENTED_MANIFEST:
+            self._bring_files(channel, source, folder)
         else:
             raise TaskFailed(
-                f"ClientError: channel {name!r} has S3DataType {kind}, which File mode does not take; "
-                "use S3Prefix or ManifestFile."
+                f"ClientError: channel {channel.name!r} has S3DataType {source.data_type}, which "
+                f"{channel.mode} input mode does not take; use Pipe, or another S3DataType."
             )
-    except TaskFailed as error:
-        raise _download_failed(error) from error
-    if source.get("S3DataDistributionType") == "ShardedByS3Key" and len(work.hosts) > 1:
-        hosts = sorted(work.hosts)
-        found = [item for i, item in enumerate(found) if hosts[i % len(hosts)] == work.host]
-    elif not found:
-        raise TaskFailed(
-            f"ClientError: Data download failed:S3 key: {uri} matched no files on s3 (channel {name!r})."
+
+    def fetch(self) -> None:
+        """Download what could not be linked."""
+        total = sum(planned.found.size_bytes for planned in self._files)
+        free = shutil.disk_usage(self.data).free
+        if total + _FREE_BYTES_KEPT > free:
+            raise TaskFailed(
+                f"ClientError: Data download failed:{size_text(total)} of input data have to be stored, but "
+                f"only {size_text(free)} are free on this machine's disk. Free some space, or use Pipe input "
+                "mode."
+            )
+        copied = 0
+
+        def add(size_bytes: int) -> None:
+            nonlocal copied
+            copied += size_bytes
+            self._say_progress(copied, total)
+
+        _, left = copy(self._files, add, self._around.stop.wanted)
+        self._incoming.download(
+            [planned.download for planned in left], lambda done: self._say_progress(copied + done, total)
         )
-    _check_names(found, name)
-    downloads = []
-    for relative, location, size, etag in found:
-        target = folder / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        downloads.append(Download(location, size, etag, target))
-    return downloads
+        if self._linked_bytes or total:
+            self._around.report.progress(_summary(self._linked_bytes, total))
 
-
-def _prefix(prefix: S3Location, transfer: S3Transfer) -> Iterable[_Found]:
-    """The objects below a prefix, named by what follows it."""
-    for key, size, etag in transfer.objects(prefix):
-        if key.endswith("/") and size == 0:
-            continue  # a console's "folder"
-        yield relative_name(prefix.key, key), S3Location(prefix.bucket, key), size, etag
-
-
-def _manifest(location: S3Location, transfer: S3Transfer) -> Iterable[_Found]:
-    """The objects that a manifest names: ``[{"prefix": "s3://bucket/some/"}, "one", "two"]``."""
-    text = transfer.read(location, LARGEST_MANIFEST_BYTES)
-    try:
-        entries = json.loads(text)
-        prefix = entries[0]["prefix"]
-        names = [str(entry) for entry in entries[1:]]
-    except (ValueError, LookupError, TypeError) as error:
-        raise TaskFailed(
-            f"ClientError: the manifest {location.uri} is not a JSON list that begins with a prefix: {error}"
-        ) from error
-    for name in names:
-        item = s3_location(str(prefix) + name)
-        size, etag = transfer.size(item)
-        yield name.lstrip("/"), item, size, etag
-
-
-def relative_name(prefix: str, key: str) -> str:
-    """The file name of ``key`` below a channel whose prefix is ``prefix``.
-
-    A prefix that ends in a whole component names a folder (``data/train`` and ``data/train/a`` give ``a``);
-    one that ends within a name keeps that name (``data/tr`` and ``data/train.csv`` give ``train.csv``).
-    """
-    rest = key[len(prefix) :]
-    if prefix and not prefix.endswith("/") and not rest.startswith("/"):
-        return prefix.rpartition("/")[2] + rest
-    return rest[1:] if rest.startswith("/") and not prefix.endswith("/") and prefix else rest
-
-
-def _check_names(found: list[_Found], channel: str) -> None:
-    """Refuse what would leave the folder, and what cannot be beside one another on a file system."""
-    if len(found) > MOST_FILES:
-        raise TaskFailed(f"ClientError: channel {channel!r} has more than {MOST_FILES} objects.")
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for relative, location, _, _ in found:
-        components = relative.split("/")
-        if any(
-            part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > _LONGEST_NAME_BYTES
-            for part in components
-        ):
-            raise TaskFailed(
-                f"ClientError: Data download failed:the key of {location.uri} cannot be a file name: "
-                f"{relative!r} has an empty, relative or overlong component (channel {channel!r})."
+    def _bring_files(self, channel: Channel, source: S3Source, folder: Path) -> None:
+        folder.mkdir()
+        found = self._found(channel, source)
+        mine = [found[index] for index in channel.part(len(found), self._work.host)]
+        check_names(mine, channel.name)
+        planned = plan(mine, folder)
+        if self._shielded:
+            linked, planned = link(planned)
+            self._linked_bytes += sum(each.found.size_bytes for each in linked)
+        self._files += planned
+        if planned and channel.mode == FAST_FILE:
+            self._around.say(
+                f"Channel {channel.name!r}: FastFile input mode brings {len(planned)} files before training "
+                "begins, since they cannot be linked here."
             )
-        if relative in files:
-            raise TaskFailed(
-                f"ClientError: Data download failed:{location.uri} and {files[relative]} would be the same "
-                f"file (channel {channel!r})."
+
+    def _pipe(self, channel: Channel, source: S3Source) -> None:
+        work, host = self._work, self._work.host
+        scratch = self.scratch / channel.name
+        with disk_trouble(scratch):
+            scratch.mkdir(mode=0o700, parents=True)
+        if source.data_type == AUGMENTED_MANIFEST:
+            manifest = augmented.bring(channel, source, scratch / "manifest", self._incoming)
+            self.pipes.append(
+                _PlannedPipe(
+                    # What is compressed is the manifest, not what it refers to.
+                    replace(channel, compressed=False),
+                    lambda epoch: manifest.stretches(channel.part(len(manifest), work.host, epoch)),
+                )
             )
-        files[relative] = location.uri
-        for depth in range(1, len(components)):
-            folders["/".join(components[:depth])] = location.uri
-    for relative in files.keys() & folders.keys():
-        raise TaskFailed(
-            f"ClientError: Data download failed:{files[relative]} would be a file and, for "
-            f"{folders[relative]}, a folder as well (channel {channel!r})."
+            return
+        objects = [
+            self._kept(item, scratch, number) for number, item in enumerate(self._found(channel, source))
+        ]
+        self.pipes.append(
+            _PlannedPipe(
+                channel,
+                lambda epoch: (objects[index] for index in channel.part(len(objects), host, epoch)),
+            )
         )
 
+    def _kept(self, found: Found, scratch: Path, number: int) -> Stretch:
+        """The object as part of a stream; a link of our own keeps this version while the job runs."""
+        path = scratch / str(number)
+        kept = str(path) if link_one(found, path) else ""
+        return Stretch(found.location.uri, found.location, found.size_bytes, found.etag, kept)
 
-def _channel_folder(name: str) -> str:
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise TaskFailed(f"ClientError: {name!r} cannot be the name of a channel.")
-    return name
+    def _found(self, channel: Channel, source: S3Source) -> list[Found]:
+        found, manifest = self._finder.of(source, channel.name)
+        if manifest:
+            path = self.data / f"{channel.name}-manifest"
+            _clear(path)
+            with disk_trouble(path):
+                path.write_bytes(manifest)
+        return found
+
+    def _mount(self, channel: Channel, source: FileSystemSource, folder: Path) -> None:
+        where = f"channel {channel.name!r}: {source.file_system}:{source.directory}"
+        root = self._around.settings.file_systems.get(source.file_system)
+        if root is None:
+            raise TaskFailed(
+                f"ClientError: {where}: there is no file system {source.file_system} here. Name its "
+                f"directory in Clary's setting file_systems ({source.file_system}=/directory) and start "
+                "Clary again."
+            )
+        try:
+            path = "/".join(steps(source.directory))
+            mount = Mount(
+                source.file_system, root, path, f"input/data/{channel.name}", read_only=source.read_only
+            )
+            with mount.opened():
+                pass
+        except (OSError, ValueError) as error:
+            raise TaskFailed(
+                f"ClientError: {where} cannot be used: {error}. DirectoryPath must name a directory of the "
+                "file system, not by way of a symbolic link."
+            ) from error
+        if self._shielded:
+            folder.mkdir()
+            self.mounts.append(mount)
+        else:
+            folder.symlink_to(mount.source)
+
+    def _say_progress(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= _PROGRESS_SECONDS:
+            self._said_at = now
+            self._around.report.progress(f"{_DOWNLOADING}: {size_text(done)} of {size_text(total)}")
+
+
+def _summary(linked_bytes: int, other_bytes: int) -> str:
+    parts = [f"{size_text(other_bytes)} downloaded"] if other_bytes else []
+    parts += [f"{size_text(linked_bytes)} linked from the object store"] if linked_bytes else []
+    return f"{_DOWNLOADING}: {', '.join(parts)}"
+
+
+def _clear(path: Path) -> None:
+    """Remove what an earlier attempt left."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _download_failed(error: TaskFailed) -> TaskFailed:

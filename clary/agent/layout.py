@@ -9,11 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clary.agent.channels.channel import Channel, S3Source, channels_of, job_input_mode
 from clary.resources.task import TrainingWork
 from clary.resources.task_folder import write_document
 from clary.resources.training_job import hosts as hosts_of_request
 
 NETWORK_INTERFACE = "eth0"
+_DATA_TYPES = {
+    "S3Prefix": "S3_PREFIX",
+    "ManifestFile": "MANIFEST_FILE",
+    "AugmentedManifestFile": "AUGMENTED_MANIFEST_FILE",
+}
 _FOLDERS = (
     "input/config", "input/data", "model", "code", "checkpoints", "output/data", "output/intermediate",
     "output/metrics/sagemaker", "output/profiler",
@@ -34,11 +40,10 @@ def training_configuration(work: TrainingWork) -> dict[str, Any]:
     """File name -> content of ``input/config``."""
     request = work.request
     hosts = sorted(work.hosts)
+    given = channels_of(work)
     files: dict[str, Any] = {
         "hyperparameters.json": dict(_mapping(request.get("HyperParameters"))),
-        "inputdataconfig.json": {
-            str(channel["ChannelName"]): _channel(channel, work) for channel in channels(work)
-        },
+        "inputdataconfig.json": {channel.name: _input_channel(channel) for channel in given},
         "resourceconfig.json": {
             "current_host": work.host,
             "current_instance_type": work.instance_type,
@@ -47,7 +52,11 @@ def training_configuration(work: TrainingWork) -> dict[str, Any]:
             "instance_groups": _instance_groups(work),
             "network_interface_name": NETWORK_INTERFACE,
         },
-        "init-config.json": {"inputMode": input_mode(work), "channels": {}, "checkpoints": None},
+        "init-config.json": {
+            "inputMode": _shouted(job_input_mode(work)),
+            "channels": {channel.name: _initial_channel(channel) for channel in given},
+            "checkpoints": None,
+        },
         "trainingjobconfig.json": {
             "TrainingJobName": work.job_name,
             **{name: value for name, value in request.items() if name not in ("Tags", "Environment")},
@@ -74,27 +83,51 @@ def _instance_groups(work: TrainingWork) -> list[dict[str, Any]]:
     return [{**group, "hosts": sorted(group["hosts"])} for group in groups.values()]
 
 
-def channels(work: TrainingWork) -> list[Mapping[str, Any]]:
-    """The job's channels as requested."""
-    given = work.request.get("InputDataConfig")
-    return [_mapping(channel) for channel in given] if isinstance(given, list) else []
-
-
-def input_mode(work: TrainingWork) -> str:
-    """The job's input mode, for channels that name none."""
-    return str(_algorithm(work).get("TrainingInputMode") or "File")
-
-
-def _channel(channel: Mapping[str, Any], work: TrainingWork) -> dict[str, Any]:
-    source = _mapping(_mapping(channel.get("DataSource")).get("S3DataSource"))
+def _input_channel(channel: Channel) -> dict[str, Any]:
+    """A channel in inputdataconfig.json."""
+    sharded = isinstance(channel.source, S3Source) and channel.source.sharded
     document = {
-        "TrainingInputMode": channel.get("InputMode") or input_mode(work),
-        "S3DistributionType": source.get("S3DataDistributionType") or "FullyReplicated",
-        "RecordWrapperType": channel.get("RecordWrapperType") or "None",
+        "TrainingInputMode": channel.mode,
+        "S3DistributionType": "ShardedByS3Key" if sharded else "FullyReplicated",
+        "RecordWrapperType": "RecordIO" if channel.wrapped else "None",
     }
-    if channel.get("ContentType"):
-        document["ContentType"] = channel["ContentType"]
+    if channel.content_type:
+        document["ContentType"] = channel.content_type
     return document
+
+
+def _initial_channel(channel: Channel) -> dict[str, Any]:
+    """A channel in init-config.json, which has words of its own."""
+    source = channel.source
+    in_s3 = in_file_system = None
+    if isinstance(source, S3Source):
+        in_s3 = {
+            "attributeNames": list(source.attribute_names) or None,
+            "s3DataDistributionType": "SHARDED_BY_S3_KEY" if source.sharded else "FULLY_REPLICATED",
+            "s3DataType": _DATA_TYPES.get(source.data_type, source.data_type),
+            "s3Uri": source.uri,
+        }
+    else:
+        in_file_system = {
+            "fileSystemId": source.file_system,
+            "directoryPath": source.directory,
+            "fileSystemAccessMode": "RO" if source.read_only else "RW",
+        }
+    seed = channel.shuffle_seed
+    return {
+        "s3DataSource": in_s3,
+        "fileSystemDataSource": in_file_system,
+        "contentType": channel.content_type or None,
+        "compressionType": "GZIP" if channel.compressed else "NONE",
+        "recordWrapperType": "RECORDIO" if channel.wrapped else "NONE",
+        "inputMode": _shouted(channel.mode),
+        "sharded": isinstance(source, S3Source) and source.sharded,
+        "shuffleConfig": None if seed is None else {"seed": seed},
+    }
+
+
+def _shouted(mode: str) -> str:
+    return {"FastFile": "FAST_FILE"}.get(mode, mode.upper())
 
 
 def _algorithm(work: TrainingWork) -> Mapping[str, Any]:

@@ -33,6 +33,14 @@ class Report:
         """The task entered ``phase``."""
         self._publish(phase, message, address=address)
 
+    def progress(self, message: str) -> None:
+        """How far the present phase is; replaces what was said of it before."""
+        *earlier, last = self.status.transitions
+        transitions = (*earlier, dataclasses.replace(last, message=message))
+        self.status = dataclasses.replace(self.status, transitions=transitions)
+        self._folder.write_status(self.status)
+        self._poke()
+
     def finish(
         self,
         phase: TaskPhase,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeAlias
 
 from botocore.exceptions import ClientError
 
@@ -20,6 +21,7 @@ PART_BYTES = 16 * 1024 * 1024
 MOST_PARTS = 10_000
 _THREADS = 8
 _READ_BYTES = 1 << 20
+_PROGRESS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ class Download:
 
 def s3_location(uri: str) -> S3Location:
     """Bucket and key of ``s3://bucket/key``. Raises `TaskFailed` if it is no such URI."""
-    parts = urlsplit(uri, allow_fragments=False)
-    if parts.scheme != "s3" or not parts.netloc:
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
         raise TaskFailed(f"ClientError: {uri!r} is not an S3 URI: it must look like s3://bucket/key.")
-    key = uri[len("s3://") + len(parts.netloc) + 1 :]
-    return S3Location(parts.netloc, key)
+    return S3Location(bucket, key)
 
 
 class S3Transfer:
@@ -56,7 +58,7 @@ class S3Transfer:
 
     def __init__(self, clients: Clients, patience: Patience, abandoned: Callable[[], bool]) -> None:
         self._s3 = clients.s3
-        self._patience = patience
+        self.patience = patience
         self._abandoned = abandoned
 
     def objects(self, prefix: S3Location) -> Iterator[tuple[str, int, str]]:
@@ -95,23 +97,106 @@ class S3Transfer:
             )
         return data
 
-    def download(self, downloads: Sequence[Download]) -> None:
-        """Bring all of ``downloads``; folders of the targets must exist."""
-        pieces: list[Callable[[], None]] = []
-        for download in downloads:
-            pieces += self._pieces(download)
-        if len(pieces) <= 1:
-            for piece in pieces:
-                piece()
+    def get(self, source: S3Location, start: int, end: int, etag: str) -> bytes:
+        """The bytes from ``start`` up to ``end`` of one version."""
+        received = bytearray()
+        self._receive(source, start, end, etag, received.extend)
+        return bytes(received)
+
+    def get_beginning(self, source: S3Location, most_bytes: int) -> tuple[bytes, int, str]:
+        """The first bytes of an object, its size, and its ETag."""
+
+        def get() -> tuple[bytes, int, str]:
+            if self._abandoned():
+                raise TaskStopped
+            reply = self._s3.get_object(Bucket=source.bucket, Key=source.key)
+            size: int = reply["ContentLength"]
+            wanted = min(size, most_bytes)
+            with reply["Body"] as body:
+                content: bytes = body.read(wanted)
+            if len(content) != wanted:
+                raise OSError(f"{source.uri}: {len(content)} bytes came of {wanted}")
+            return content, size, reply.get("ETag", "")
+
+        found: tuple[bytes, int, str] = self._call(source, get)
+        return found
+
+    def download(self, downloads: Iterable[Download], progress: Callable[[int], None] | None = None) -> None:
+        """Bring all of ``downloads``; folders of the targets must exist.
+
+        ``progress`` is told about once a second, in this thread, how many bytes are there.
+        """
+        coming = _pieces(downloads)
+        ahead = list(itertools.islice(coming, 2))
+        if len(ahead) <= 1:
+            for piece in ahead:
+                self._bring(*piece)
             return
-        with ThreadPoolExecutor(max_workers=min(_THREADS, len(pieces))) as pool:
-            futures = [pool.submit(piece) for piece in pieces]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        pieces = _Shared(itertools.chain(ahead, coming))
+        crew = [threading.Thread(target=self._bring_all, args=[pieces], daemon=True) for _ in range(_THREADS)]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            while thread.is_alive():
+                thread.join(_PROGRESS_SECONDS)
+                if progress:
+                    progress(pieces.done_bytes)
+        if pieces.failure:
+            raise pieces.failure
+
+    def _bring_all(self, pieces: _Shared) -> None:
+        try:
+            while piece := pieces.take():
+                self._bring(*piece)
+                pieces.add(piece[2] - piece[1])
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            pieces.fail(error)
+
+    def _bring(self, download: Download, start: int, end: int) -> None:
+        descriptor = os.open(download.target, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        position = start
+
+        def take(block: bytes) -> None:
+            nonlocal position
+            with disk_trouble(download.target):
+                left = memoryview(block)
+                while left:
+                    written = os.pwrite(descriptor, left, position)
+                    left, position = left[written:], position + written
+
+        try:
+            self._receive(download.source, start, end, download.etag, take)
+        finally:
+            os.close(descriptor)
+
+    def _receive(
+        self, source: S3Location, start: int, end: int, etag: str, take: Callable[[bytes], None]
+    ) -> None:
+        """Give ``take`` the bytes of a range; after a connection that broke, those that were not there."""
+        position = start
+
+        def receive() -> None:
+            nonlocal position
+            if self._abandoned():
+                raise TaskStopped
+            if position == end:
+                return
+            condition: dict[str, str] = {"IfMatch": etag} if etag else {}
+            reply = self._s3.get_object(
+                Bucket=source.bucket, Key=source.key, Range=f"bytes={position}-{end - 1}", **condition
+            )
+            with reply["Body"] as body:
+                while block := body.read(_READ_BYTES):
+                    take(block)
+                    position += len(block)
+                    if self._abandoned():
+                        raise TaskStopped
+            if position < end:
+                raise OSError(f"{source.uri}: it broke off at byte {position} of {end}")
+            if position > end:
+                raise TaskFailed(f"InternalServerError: {source.uri}: more came than was asked for.")
+
+        self._call(source, receive)
 
     def put(self, target: S3Location, body: bytes) -> None:
         self._call(target, self._s3.put_object, Bucket=target.bucket, Key=target.key, Body=body)
@@ -120,42 +205,65 @@ class S3Transfer:
         """A sink whose content becomes the object ``target`` when it is finished."""
         return Upload(target, self._s3, self._call)
 
-    def _pieces(self, download: Download) -> list[Callable[[], None]]:
-        # A range for each part, so that one large file uses all threads and a lost connection costs one part.
-        descriptor = os.open(
-            download.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
-        )
-        os.close(descriptor)
-        return [
-            partial(self._bring, download, start, min(start + PART_BYTES, download.size_bytes))
-            for start in range(0, download.size_bytes, PART_BYTES)
-        ]
-
-    def _bring(self, download: Download, start: int, end: int) -> None:
-        source = download.source
-        whole = start == 0 and end == download.size_bytes
-        condition: dict[str, str] = {"IfMatch": download.etag} if download.etag else {}
-        if not whole:
-            condition["Range"] = f"bytes={start}-{end - 1}"
-
-        def bring() -> None:
-            if self._abandoned():
-                raise TaskStopped
-            reply = self._s3.get_object(Bucket=source.bucket, Key=source.key, **condition)
-            with reply["Body"] as body, download.target.open("r+b") as file:
-                file.seek(start)
-                while block := body.read(_READ_BYTES):
-                    file.write(block)
-                if file.tell() != end:
-                    raise OSError(f"{source.uri}: {file.tell() - start} bytes came of {end - start}")
-
-        self._call(source, bring)
-
     def _call(self, location: S3Location, operation: Callable[..., Any], **arguments: Any) -> Any:
         try:
-            return self._patience.call(lambda: operation(**arguments))
+            return self.patience.call(lambda: operation(**arguments))
         except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("PreconditionFailed", "412"):
+                raise TaskFailed(
+                    f"ClientError: the object {location.uri} was written anew while the job read it. Start "
+                    "the job again, and keep new versions under other keys while jobs run."
+                ) from error
             raise TaskFailed(f"ClientError: {describe(error)} (S3 URI {location.uri})") from error
+
+
+@contextlib.contextmanager
+def disk_trouble(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into `TaskFailed`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = (
+            "this machine's disk is full" if full else f"{path.name} could not be written: {error.strerror}"
+        )
+        raise TaskFailed(f"ClientError: Data download failed:{what}.") from error
+
+
+_Piece: TypeAlias = "tuple[Download, int, int]"  # and the range of bytes
+
+
+class _Shared:
+    """Pieces of work that threads take, and what came of them."""
+
+    def __init__(self, pieces: Iterator[_Piece]) -> None:
+        self._pieces = pieces
+        self._lock = threading.Lock()
+        self.done_bytes = 0
+        self.failure: BaseException | None = None
+
+    def take(self) -> _Piece | None:
+        """The next piece; ``None`` if there is none, or no point in it."""
+        with self._lock:
+            return None if self.failure else next(self._pieces, None)
+
+    def add(self, size_bytes: int) -> None:
+        with self._lock:
+            self.done_bytes += size_bytes
+
+    def fail(self, error: BaseException) -> None:
+        with self._lock:
+            self.failure = self.failure or error
+
+
+def _pieces(downloads: Iterable[Download]) -> Iterator[_Piece]:
+    """A range for each part, so that one large file uses all threads. The files are made on the way."""
+    for download in downloads:
+        with disk_trouble(download.target):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(download.target, flags, 0o644))
+        for start in range(0, download.size_bytes, PART_BYTES):
+            yield download, start, min(start + PART_BYTES, download.size_bytes)
 
 
 def describe(error: ClientError) -> str:

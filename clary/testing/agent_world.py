@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -40,6 +41,7 @@ class AgentWorld:
         self.metrics: list[dict[str, Any]] = []
         self.requests: list[str] = []
         self.unauthorized: list[str] = []
+        self.files: Path | None = None  # a folder: its files hold the objects, and tasks are told of them
         self.port = 0
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -243,6 +245,12 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._reply(200, json.dumps(document).encode())
             return
+        if parts.path.startswith("/.clary/objects/"):
+            if self.headers.get("Authorization") != TOKEN or world.files is None:
+                self._reply(403 if world.files else 404, b"{}")
+            else:
+                self._reply(200, json.dumps(_stored(world.objects, world.files, json.loads(body))).encode())
+            return
         if "ASIATESTTESTTESTTEST" not in self.headers.get("Authorization", ""):
             world.unauthorized.append(self.path)
         target = self.headers.get("X-Amz-Target", "")
@@ -339,6 +347,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _stored(
+    objects: Mapping[str, Mapping[str, bytes]], files: Path, question: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a server answers that keeps its objects in files, as `clary.services.s3.task_objects` does."""
+    bucket = objects.get(question["bucket"], {})
+    found = []
+    for key, content in sorted(bucket.items()):
+        if key in question.get("keys", ()) or ("prefix" in question and key.startswith(question["prefix"])):
+            path = files / hashlib.sha256(content).hexdigest()
+            if not path.exists():
+                path.write_bytes(content)
+                path.chmod(0o444)
+            found.append([key, len(content), _etag(content), str(path)])
+    return {"objects": found, "next": None}
 
 
 def _etag(content: bytes) -> str:
