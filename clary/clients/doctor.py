@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from clary.agent.cgroups import find_places
 from clary.running_server import find_running
 from clary.settings import Settings
 
@@ -21,6 +22,7 @@ _PROBE_TIMEOUT_SECONDS = 10
 _LOW_DISK_BYTES = 5 * 1024**3
 _LOW_MEMORY_BYTES = 2 * 1024**3
 _DOCKER_SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock")
+_CONTROLLERS = {"memory": "memory", "cpu": "processors", "pids": "processes"}
 _PODMAN_SOCKETS = ("/run/podman/podman.sock",)
 
 
@@ -43,6 +45,7 @@ def examine(settings: Settings) -> Sequence[Finding]:
         _memory(),
         _disk(settings.data),
         _sandbox(),
+        _limits(settings),
         _containers(),
         _port(settings),
     ]
@@ -115,6 +118,23 @@ def _sandbox() -> Finding:
             "(on Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)",
         )
     return Finding("ok", "Sandbox", f"bubblewrap at {program}")
+
+
+def _limits(settings: Settings) -> Finding:
+    watched = "looked at every second, and killed when over the limit; processors only by affinity"
+    if not settings.control_groups:
+        return Finding("limited", "Limits", f"control groups are switched off: tasks are {watched}")
+    places = find_places()
+    if places is None:
+        return Finding(
+            "limited",
+            "Limits",
+            f"no control groups can be made here: tasks are {watched}",
+            "Run Clary as root, or in a subtree that is delegated to you: systemd-run --user -p Delegate=yes "
+            "--slice=clary clary up",
+        )
+    counted = [words for name, words in _CONTROLLERS.items() if name in places.parents]
+    return Finding("ok", "Limits", f"control groups (version {places.version}) hold {', '.join(counted)}")
 
 
 def _containers() -> Finding:
