@@ -22,11 +22,13 @@ from clary.agent.execute import LineReader
 from clary.agent.explain import explain_traceback
 from clary.agent.failure import TaskFailed, TaskStopped
 from clary.agent.images import BuiltIn, Container, resolve_image
+from clary.agent.limits import task_limits
 from clary.agent.runtimes.process import CannotRun, Ending, RunningProgram
 from clary.agent.runtimes.program import Program
 from clary.agent.s3_transfer import Download, S3Transfer, s3_location
 from clary.agent.surroundings import Surroundings
 from clary.agent.training import in_environment
+from clary.agent.watch import Confinement, Watch, volume_watch
 from clary.resources.task import ServingWork, StopCause, TaskPhase
 
 SOCKET_NAME = "worker.sock"
@@ -38,6 +40,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _FIRST_LOOK_SECONDS, _LOOK_SECONDS = 0.02, 0.25  # at /ping while the worker starts
 _PING_SECONDS = 2.0
 _HEALTH_SECONDS = 10.0  # between looks at a healthy worker
+_LIMITS_SECONDS = 1.0  # between looks at what the worker uses
 _MOST_FAILED_LOOKS = 3
 _FLUSH_SECONDS = 3.0
 _TAIL_LINES = 400
@@ -76,12 +79,15 @@ class _Replica:
 
     def __init__(self, around: Surroundings, work: ServingWork, program: Program) -> None:
         self._around, self._work, self._program = around, work, program
+        self._limits = task_limits(around.spec, around.settings)
         self._directory = Path(around.settings.sockets) / program.socket_directory
         self._socket = self._directory / SOCKET_NAME
         self._tail: list[str] = []
         self._reader = LineReader(self._take)
 
     def serve(self) -> None:
+        for remark in self._limits.remarks():
+            self._around.say(remark)
         restarts = 0
         pause = _FIRST_PAUSE_SECONDS
         was_healthy = False
@@ -116,22 +122,26 @@ class _Replica:
         self._tail.clear()
         if not (self._around.folder.ml / "output").is_symlink():
             (self._around.folder.ml / "output/failure").unlink(missing_ok=True)
-        try:
-            running = self._around.runtime.start(self._program)
-        except CannotRun as error:
-            raise TaskFailed(f"InternalServerError: {error}") from error
-        try:
-            return self._watch(running)
-        finally:
-            running.close()
-            self._reader.end()
+        around = self._around
+        with Confinement(self._limits, around.settings) as confinement:
+            try:
+                running = around.runtime.start(confinement.confined(self._program), confinement.cgroup)
+            except CannotRun as error:
+                raise TaskFailed(f"InternalServerError: {error}") from error
+            try:
+                volume = volume_watch(self._limits, around.folder, self._program.directory)
+                return self._watch(running, confinement.watch(volume, running.process_id))
+            finally:
+                running.close()
+                self._reader.end()
 
-    def _watch(self, running: RunningProgram) -> _WorkerEnd | None:
+    def _watch(self, running: RunningProgram, limits: Watch) -> _WorkerEnd | None:
         stop, work = self._around.stop, self._work
         os.set_blocking(running.output, False)
         deadline = time.monotonic() + work.startup_timeout_seconds
         look = _FIRST_LOOK_SECONDS
         next_look = time.monotonic() + look
+        limits_at = time.monotonic() + _LIMITS_SECONDS
         healthy = False
         failed_looks = 0
         kill_at: float | None = None
@@ -150,11 +160,16 @@ class _Replica:
                         self._pump(running.output)
                         if stop.wanted():
                             return None
-                        return _WorkerEnd(reason or self._explain(ending), healthy)
+                        violation = limits.last_look(succeeded=False)
+                        reason = reason or (violation.reason if violation else self._explain(ending))
+                        return _WorkerEnd(reason, healthy)
                     elif not self._pump(running.output):
                         selector.unregister(running.output)
                 now = time.monotonic()
                 self._reader.tick()
+                violation = None
+                if kill_at is None and now >= limits_at:
+                    violation, limits_at = limits.look(), now + _LIMITS_SECONDS
                 if kill_at is not None:
                     if now >= kill_at:
                         running.signal(signal.SIGKILL)
@@ -163,6 +178,10 @@ class _Replica:
                     running.signal(signal.SIGTERM)
                     shutdown = stop.cause() is StopCause.SHUTDOWN
                     kill_at = now + (SHUTDOWN_GRACE_SECONDS if shutdown else STOP_GRACE_SECONDS)
+                elif violation:
+                    reason = violation.reason
+                    running.signal(signal.SIGKILL)
+                    kill_at = now + 1.0
                 elif now >= next_look:
                     well = ping(self._socket)
                     if healthy:
