@@ -43,7 +43,7 @@ def test_every_member_is_kept_and_given_back() -> None:
             "TrainingImageConfig": {"TrainingRepositoryAccessMode": "Vpc"},
         },
         InputDataConfig=[
-            channel("train", ContentType="text/csv", CompressionType="Gzip", InputMode="FastFile"),
+            channel("train", ContentType="text/csv", CompressionType="Gzip", InputMode="Pipe"),
             channel("code", ShuffleConfig={"Seed": 7}),
         ],
         OutputDataConfig={"S3OutputPath": "s3://bucket/o", "KmsKeyId": "k", "CompressionType": "NONE"},
