@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -11,10 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 from clary.algorithms.algorithm import AlgorithmSpec, check_hyperparameters, get_algorithm
-from clary.algorithms.faults import ClientError, NothingTrained
-from clary.algorithms.job import Job, base_directory, processors, read_job
+from clary.algorithms.faults import ClientError, HostLost, NothingTrained
+from clary.algorithms.job import Job, base_directory, processors, read_job, write_failure
 
-LONGEST_FAILURE = 1024  # characters of a FailureReason
 LARGEST_BODY_MEGABYTES = 6
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -23,7 +23,8 @@ Predictor = Callable[[bytes, str, str], tuple[int, bytes, str]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``train ALGORITHM [VERSION]`` under ``SAGEMAKER_BASE_DIR``; returns the exit code.
+    """``train ALGORITHM [VERSION]`` under ``SAGEMAKER_BASE_DIR``; returns the exit code, or ends the program
+    with it (see `Job.ends_at_once`).
 
     A failure leaves its cause in ``output/failure``: ``ClientError`` for what the caller can mend,
     ``AlgorithmError`` with exception, file and line for the rest. A job that is told to stop (SIGTERM) keeps
@@ -36,21 +37,42 @@ def main(arguments: Sequence[str]) -> int:
     spec = get_algorithm(name)
     try:
         job = read_job(base)
+    except ClientError as error:
+        return _fail(base, f"ClientError: {error}")
+    job.version = version[0] if version else ""
+    code = _train(spec, job)
+    if job.ends_at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _train(spec: AlgorithmSpec, job: Job) -> int:
+    """The exit code."""
+    try:
         job.stop_on_sigterm()
-        job.log(f"Training {spec.title}{f' (image version {version[0]})' if version else ''}")
+        job.log(f"Training {spec.title}{f' (image version {job.version})' if job.version else ''}")
         _check(spec, job)
         job.model.mkdir(parents=True, exist_ok=True)
         _module(spec, "train").train(job)
-        return 0
     except ClientError as error:
-        print(f"ClientError: {error}", file=sys.stderr, flush=True)
-        _write_failure(base, f"ClientError: {error}")
+        return _fail(job.base, f"ClientError: {error}")
+    except HostLost as error:
+        return _fail(job.base, str(error))
     except NothingTrained:
         print("Told to stop before anything was trained", file=sys.stderr, flush=True)
         return _TERMINATED
     except Exception as error:  # noqa: BLE001 - the end of the process: whatever it is, it is told
         traceback.print_exc()
-        _write_failure(base, f"AlgorithmError: {_told(error)}")
+        write_failure(job.base, f"AlgorithmError: {_told(error)}")
+        return 1
+    return 0
+
+
+def _fail(base: Path, message: str) -> int:
+    print(message, file=sys.stderr, flush=True)
+    write_failure(base, message)
     return 1
 
 
@@ -112,16 +134,3 @@ def _told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
-
-
-def _write_failure(base: Path, message: str) -> None:
-    """Leave the cause for the platform; a cause that is there already stays."""
-    failure = base / "output" / "failure"
-    try:
-        failure.parent.mkdir(parents=True, exist_ok=True)
-        with failure.open("x", encoding="utf-8") as file:
-            file.write(message[:LONGEST_FAILURE])
-    except FileExistsError:
-        pass
-    except OSError as error:
-        print(f"{failure} cannot be written: {error}", file=sys.stderr)

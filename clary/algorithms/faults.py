@@ -11,6 +11,10 @@ class NothingTrained(Exception):
     """The job was told to stop before there was anything worth keeping."""
 
 
+class HostLost(Exception):
+    """Another host of the cluster cannot go on; the message begins with the kind of fault and the host."""
+
+
 class PredictionRefused(Exception):
     """A request cannot be answered; ``status`` is the HTTP status that says why."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from clary.algorithms.faults import ClientError
 
 BASE_DIRECTORY = "/opt/ml"
 DEFAULT_CHECKPOINTS = "/opt/ml/checkpoints"
+LONGEST_FAILURE = 1024  # characters of a FailureReason
 
 
 def base_directory() -> Path:
@@ -34,7 +36,9 @@ class Job:
     """One training run. ``hyperparameters`` are text; ``input_config`` is by channel.
 
     ``checkpoints`` is where checkpoints go; ``None`` if the caller wants none. ``stop_requested`` becomes
-    true when the job is told to end; an algorithm looks at it now and then.
+    true when the job is told to end; an algorithm looks at it now and then. ``version`` is the image's, and
+    ``name`` the job's; either may be unknown (""). ``ends_at_once`` is true while a library is in use that
+    cannot be left in good order: a program that fails then ends without farewell.
     """
 
     base: Path
@@ -44,6 +48,9 @@ class Job:
     current_host: str = "algo-1"
     checkpoints: Path | None = None
     stop_requested: bool = False
+    version: str = ""
+    name: str = ""
+    ends_at_once: bool = False
 
     @property
     def model(self) -> Path:
@@ -97,4 +104,18 @@ def read_job(base: Path) -> Job:
         hosts=list(resources.get("hosts", ["algo-1"])),
         current_host=str(resources.get("current_host", "algo-1")),
         checkpoints=checkpoints,
+        name=os.environ.get("TRAINING_JOB_NAME", ""),
     )
+
+
+def write_failure(base: Path, message: str) -> None:
+    """Leave the cause for the platform; a cause that is there already stays."""
+    failure = base / "output" / "failure"
+    try:
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        with failure.open("x", encoding="utf-8") as file:
+            file.write(message[:LONGEST_FAILURE])
+    except FileExistsError:
+        pass
+    except OSError as error:
+        print(f"{failure} cannot be written: {error}", file=sys.stderr)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy
@@ -24,6 +25,7 @@ class JobFolder:
         self.base = base
         (base / "input/config").mkdir(parents=True)
         self.channels: dict[str, dict[str, str]] = {}
+        self.environment: dict[str, str] = {}
 
     def channel(self, name: str, files: Mapping[str, bytes], content_type: str | None = "text/csv") -> None:
         folder = self.base / "input/data" / name
@@ -44,7 +46,13 @@ class JobFolder:
         self.job(**hyperparameters)
         return subprocess.Popen(
             [sys.executable, "-c", RUN, "train", algorithm, "1.7-1"],
-            env={**os.environ, "SAGEMAKER_BASE_DIR": str(self.base), "SM_NUM_CPUS": "1"},
+            env={
+                **os.environ,
+                "SAGEMAKER_BASE_DIR": str(self.base),
+                "SM_NUM_CPUS": "1",
+                "OMP_WAIT_POLICY": "passive",
+                **self.environment,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -63,6 +71,54 @@ class JobFolder:
     @property
     def model(self) -> Path:
         return self.base / "model/xgboost-model"
+
+
+class ClusterFolders:
+    """An ``/opt/ml`` for each of several hosts, which find one another at addresses of their own."""
+
+    def __init__(self, base: Path, count: int) -> None:
+        names = [f"algo-{number}" for number in range(1, count + 1)]
+        # One address a host, taken from the folder's name: tests run beside one another.
+        seed = hashlib.sha256(str(base).encode()).digest()
+        addresses = {
+            name: f"127.{100 + seed[0] % 100}.{seed[1]}.{(seed[2] + number) % 250 + 1}"
+            for number, name in enumerate(names)
+        }
+        self.hosts = [JobFolder(base / name) for name in names]
+        for name, host in zip(names, self.hosts, strict=True):
+            host.write("resourceconfig.json", {"current_host": name, "hosts": names})
+            host.environment = {
+                "CLARY_CLUSTER_ADDRESSES": json.dumps(addresses),
+                "TRAINING_JOB_NAME": base.name,
+            }
+
+    @property
+    def first(self) -> JobFolder:
+        return self.hosts[0]
+
+    def start(self, **hyperparameters: object) -> list[subprocess.Popen[str]]:
+        return [host.start(**hyperparameters) for host in self.hosts]
+
+    def run(self, **hyperparameters: object) -> list[tuple[int, str, str]]:
+        """Exit code, standard output and error of each host's program."""
+        return self.finish(self.start(**hyperparameters))
+
+    @staticmethod
+    def finish(programs: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+        ends = []
+        try:
+            for program in programs:
+                out, err = program.communicate(timeout=120)
+                ends.append((program.returncode, out, err))
+        finally:
+            for program in programs:
+                program.kill()
+        return ends
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Callable[[int], ClusterFolders]:
+    return lambda count: ClusterFolders(tmp_path / f"cluster-{count}", count)
 
 
 @pytest.fixture

@@ -81,11 +81,12 @@ def test_an_unknown_channel_and_several_hosts_are_refused(folder: Any) -> None:
     assert "XGBoost has no channel 'test'; its channels are: train, validation, code." in folder.failure
 
 
-def test_a_job_for_several_hosts_is_refused(folder: Any) -> None:
+def test_a_job_for_too_many_hosts_is_refused(folder: Any) -> None:
     folder.channel("train", LABELS["train"])
-    folder.write("resourceconfig.json", {"hosts": ["algo-1", "algo-2"], "current_host": "algo-2"})
+    hosts = [f"algo-{number}" for number in range(1, 102)]
+    folder.write("resourceconfig.json", {"hosts": hosts, "current_host": "algo-2"})
     assert folder.run(num_round=1)[0] == 1
-    assert "trains on 1 instance(s) here; the job has 2" in folder.failure
+    assert "trains on 100 instance(s) here; the job has 101" in folder.failure
 
 
 def test_an_unexpected_error_is_an_algorithm_error_with_its_place(folder: Any) -> None:

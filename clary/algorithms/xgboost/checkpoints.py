@@ -14,8 +14,12 @@ _PREFIX = "xgboost-checkpoint"
 
 def save_model(booster: Any, path: Path) -> None:
     """Write a model in the library's own format."""
+    write_model(booster.save_raw("ubj"), path)
+
+
+def write_model(data: bytes | bytearray, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(booster.save_raw("ubj"))
+    temporary.write_bytes(data)
     temporary.replace(path)
 
 

@@ -10,11 +10,12 @@ from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
 
 from clary.algorithms.faults import ClientError, NothingTrained
 from clary.algorithms.job import Job
+from clary.algorithms.xgboost.boosting import RoundWatch, Scores, boost, shown_score
 from clary.algorithms.xgboost.checkpoints import save_model
 from clary.algorithms.xgboost.custom_metrics import predicted_classes
 from clary.algorithms.xgboost.data import Rows, join, to_dmatrix
+from clary.algorithms.xgboost.plan import Plan
 from clary.algorithms.xgboost.spec import MODEL_NAME
-from clary.algorithms.xgboost.train import Plan, RoundWatch, boost, shown_score
 
 PREDICTIONS_FILE = "predictions.csv"
 
@@ -41,13 +42,12 @@ def cross_validate(job: Job, plan: Plan, rows: Mapping[str, Rows]) -> None:
     )
     matrix = to_dmatrix(everything, plan.threads)
     predicted: list[list[Any]] = [[] for _ in range(count)]
-    results: list[dict[str, Any]] = []
+    results: list[Scores] = []
     for fold, (inside, outside) in enumerate(splits):
         job.log(f"Train cross validation fold {fold % plan.folds + 1}")
         parts = {"train": matrix.slice(inside), "validation": matrix.slice(outside)}
         watch = RoundWatch(job, checkpoints=False)
-        found: dict[str, Any] = {}
-        booster = boost(plan, parts, watch, plan.rounds, results=found)
+        booster, found = boost(plan, parts, watch)
         if watch.rounds:
             save_model(booster, job.model / f"{MODEL_NAME}-{fold}")
         elif not results:
@@ -67,9 +67,9 @@ def cross_validate(job: Job, plan: Plan, rows: Mapping[str, Rows]) -> None:
     _write_predictions(job, plan, everything.labels, numpy.array(predicted), classify)
 
 
-def _mean_scores(rounds: int, results: Sequence[Mapping[str, Any]]) -> str:
+def _mean_scores(rounds: int, results: Sequence[Scores]) -> str:
     return f"[{rounds}]" + "".join(
-        shown_score(data, metric, float(numpy.mean([each[data][metric][-1] for each in results])))
+        shown_score(data, metric, float(numpy.mean([each[data][metric] for each in results])))
         for metric in results[0]["train"]
         for data in ("train", "validation")
     )

@@ -27,6 +27,11 @@ from clary.algorithms.xgboost.library import library_message
 
 DEEPEST_FOLDER = 3
 
+
+class NoRows(ClientError):
+    """A channel has no data, which is no fault of a host among several."""
+
+
 Features = Any  # a dense (rows, columns) float32 array, or a csr_matrix
 
 
@@ -62,7 +67,7 @@ class _Place:
 def data_files(folder: Path) -> list[Path]:
     """Files to depth 3, in name order; those whose name begins with ``.`` or ``_`` are skipped.
 
-    Raises `ClientError` if there are none.
+    Raises `NoRows` if there are none.
     """
     found = [
         path
@@ -72,7 +77,7 @@ def data_files(folder: Path) -> list[Path]:
         and not path.name.startswith((".", "_"))
     ]
     if not found:
-        raise ClientError(f"The channel '{folder.name}' holds no files.")
+        raise NoRows(f"The channel '{folder.name}' holds no files.")
     return found
 
 
@@ -98,7 +103,7 @@ def read_channel(folder: Path, content_type: str, *, csv_weights: bool) -> Rows:
             _check_labels(part)
             parts.append(part)
     if not parts:
-        raise ClientError(f"The files of channel '{folder.name}' are empty.")
+        raise NoRows(f"The files of channel '{folder.name}' are empty.")
     return join(parts)
 
 

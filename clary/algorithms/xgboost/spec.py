@@ -282,5 +282,6 @@ SPEC = AlgorithmSpec(
     ),
     request_types=("text/csv", "text/libsvm", "application/x-recordio-protobuf"),
     reply_types=("text/csv", "application/json", "application/jsonlines", "application/x-recordio-protobuf"),
+    most_instances=100,
     rules=_rules,
 )
