@@ -28,6 +28,10 @@ def statuses(shown: dict[str, Any]) -> list[str]:
     return [each["Status"] for each in shown["SecondaryStatusTransitions"]]
 
 
+def resources(count: int) -> dict[str, Any]:
+    return {"InstanceType": "ml.m5.large", "InstanceCount": count, "VolumeSizeInGB": 1}
+
+
 async def describe(plane: ControlPlane, name: str = "job") -> dict[str, Any]:
     return await plane.call("DescribeTrainingJob", TrainingJobName=name)
 
@@ -194,7 +198,7 @@ def test_a_job_that_ran_too_long_is_stopped_and_says_so() -> None:
         plane = ControlPlane()
         await plane.call(
             "CreateTrainingJob",
-            **training_request(ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 2}),
+            **training_request(ResourceConfig=resources(2)),
         )
         await plane.settle(5.0)
         await plane.driver.stop((await plane.running())[0], StopCause.MAX_RUNTIME)  # its agent's own doing
@@ -218,7 +222,7 @@ def test_when_one_host_fails_the_others_are_stopped_and_the_first_cause_is_told(
         plane = ControlPlane(script)
         await plane.call(
             "CreateTrainingJob",
-            **training_request(ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 3}),
+            **training_request(ResourceConfig=resources(3)),
         )
         await plane.settle(20.0)
         shown = await describe(plane)

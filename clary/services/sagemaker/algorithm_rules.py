@@ -20,6 +20,7 @@ from clary.algorithms.algorithm import (
 )
 from clary.faults import Invalid
 from clary.protocol.wire import Members
+from clary.services.sagemaker.training_checks import check_unique
 
 _RANGES: Mapping[str, str] = {
     "Integer": "IntegerParameterRangeSpecification",
@@ -44,15 +45,15 @@ def check_training_specification(training: Members) -> None:
         )
     if not training["SupportedTrainingInstanceTypes"]:
         raise Invalid("SupportedTrainingInstanceTypes must name at least one instance type.")
-    _once(training["SupportedTrainingInstanceTypes"], "SupportedTrainingInstanceTypes")
+    check_unique(training["SupportedTrainingInstanceTypes"], "SupportedTrainingInstanceTypes")
     parameters = training.get("SupportedHyperParameters") or []
-    _once([each["Name"] for each in parameters], "The names of SupportedHyperParameters")
+    check_unique([each["Name"] for each in parameters], "The names of SupportedHyperParameters")
     for parameter in parameters:
         _check_parameter(parameter)
     channels = training["TrainingChannels"]
-    _once([each["Name"] for each in channels], "The names of TrainingChannels")
+    check_unique([each["Name"] for each in channels], "The names of TrainingChannels")
     for channel in channels:
-        _once(
+        check_unique(
             channel["SupportedInputModes"], f"SupportedInputModes of the training channel '{channel['Name']}'"
         )
     _check_metrics(training)
@@ -65,7 +66,7 @@ def check_inference_specification(inference: Members | None) -> None:
         if not container.get("Image"):
             raise Invalid("Each container of InferenceSpecification.Containers must specify an Image.")
     hostnames = [each["ContainerHostname"] for each in containers if each.get("ContainerHostname")]
-    _once(hostnames, "The ContainerHostnames of InferenceSpecification.Containers")
+    check_unique(hostnames, "The ContainerHostnames of InferenceSpecification.Containers")
 
 
 def check_use(algorithm: str, training: Members, request: Members) -> None:
@@ -103,7 +104,7 @@ def _check_parameter(parameter: Members) -> None:
     if kind == "FreeText" and parameter.get("IsTunable"):
         raise Invalid(f"{place} is of type FreeText and cannot be tunable.")
     if ranges and kind == "Categorical":
-        _once(ranges[wanted]["Values"], f"The values of the hyperparameter '{name}'")
+        check_unique(ranges[wanted]["Values"], f"The values of the hyperparameter '{name}'")
     elif ranges:
         low, high = (_bound(name, kind, bound, ranges[wanted][bound]) for bound in ("MinValue", "MaxValue"))
         if low > high:
@@ -167,7 +168,7 @@ def _hyperparameter_errors(training: Members, values: Mapping[str, str]) -> list
 def _check_metrics(training: Members) -> None:
     definitions = training.get("MetricDefinitions") or []
     names = [definition["Name"] for definition in definitions]
-    _once(names, "The names of MetricDefinitions")
+    check_unique(names, "The names of MetricDefinitions")
     for definition in definitions:
         try:
             groups = re.compile(definition["Regex"]).groups
@@ -248,9 +249,3 @@ def _among(algorithm: str, channel: str, what: str, value: str, supported: Seque
 def _media_type(content_type: str) -> str:
     """Without parameters: ``text/csv;label_size=1`` is ``text/csv``."""
     return content_type.partition(";")[0].strip().lower()
-
-
-def _once(values: Sequence[str], what: str) -> None:
-    twice = next((value for value in values if list(values).count(value) > 1), None)
-    if twice is not None:
-        raise Invalid(f"{what} must be unique: '{twice}' is given {list(values).count(twice)} times.")

@@ -23,14 +23,12 @@ from clary.resources.training_job import (
     summarize,
 )
 from clary.services.operation import RequestContext, operation
+from clary.services.sagemaker.channels import check_channels
 from clary.services.sagemaker.listing import list_resources
 from clary.services.sagemaker.named_algorithms import algorithm_of, resolve
 from clary.services.sagemaker.quotas import within_training_quotas
 from clary.services.sagemaker.tags import check_tags
-
-MAX_INSTANCES = 100  # of one job
-# What makes a job that needs neither image nor instances; Clary has no such jobs.
-_NOT_OFFERED = ("ServerlessJobConfig", "ModelPackageConfig")
+from clary.services.sagemaker.training_checks import check_combinations
 
 
 @operation("sagemaker")
@@ -135,13 +133,8 @@ async def delete_training_job(context: RequestContext, request: Members) -> Repl
 
 def check_training_request(request: Members) -> None:
     """What the shapes of a CreateTrainingJob input cannot say. Raises `Invalid`."""
-    for name in _NOT_OFFERED:
-        if request.get(name) is not None:
-            raise Invalid(f"{name} is not offered by Clary: name an image and instances instead.")
-    _check_algorithm(request)
-    _check_channels(request)
-    _check_resources(request)
-    _check_limits(request)
+    check_combinations(request)
+    check_channels(request)
     algorithm = built_in_algorithm(request)
     if algorithm is not None:
         errors = check_hyperparameters(algorithm, request.get("HyperParameters") or {})
@@ -172,63 +165,6 @@ def built_in_algorithm(request: Members) -> AlgorithmSpec | None:
     script = script or "SAGEMAKER_PROGRAM" in (request.get("Environment") or {})
     meaning = resolve_image(image, has_program=script)
     return get_algorithm(meaning.algorithm) if isinstance(meaning, BuiltIn) else None
-
-
-def _check_algorithm(request: Members) -> None:
-    algorithm = request.get("AlgorithmSpecification") or {}
-    named = [name for name in ("TrainingImage", "AlgorithmName") if algorithm.get(name)]
-    if len(named) != 1:
-        raise Invalid(
-            "You must specify exactly one of TrainingImage and AlgorithmName in AlgorithmSpecification, "
-            f"not {' and '.join(named) or 'none'}."
-        )
-
-
-def _check_channels(request: Members) -> None:
-    channels = request.get("InputDataConfig") or []
-    names = [channel["ChannelName"] for channel in channels]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise Invalid(f"Channel names must be unique: '{twice}' is given {names.count(twice)} times.")
-    for channel in channels:
-        sources = channel["DataSource"]
-        if len(sources) != 1:
-            raise Invalid(
-                f"The channel '{channel['ChannelName']}' must have exactly one data source, "
-                f"not {len(sources)}."
-            )
-
-
-def _check_resources(request: Members) -> None:
-    resources = request.get("ResourceConfig") or {}
-    groups = resources.get("InstanceGroups") or []
-    single = [name for name in ("InstanceType", "InstanceCount") if resources.get(name)]
-    if len(single) != (0 if groups else 2):
-        raise Invalid(
-            "ResourceConfig must have either InstanceGroups, or an InstanceType and an InstanceCount of at "
-            f"least 1; it has {', '.join(resources) or 'nothing'}."
-        )
-    names = [group["InstanceGroupName"] for group in groups]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise Invalid(f"Instance group names must be unique: '{twice}' is given {names.count(twice)} times.")
-    count = sum(int(group["InstanceCount"]) for group in groups) or int(resources.get("InstanceCount", 0))
-    if not 1 <= count <= MAX_INSTANCES:
-        raise Invalid(f"A training job must have 1 to {MAX_INSTANCES} instances, not {count}.")
-
-
-def _check_limits(request: Members) -> None:
-    limits = request.get("StoppingCondition") or {}
-    wait = limits.get("MaxWaitTimeInSeconds")
-    if not request.get("EnableManagedSpotTraining"):
-        if wait is not None:
-            raise Invalid("MaxWaitTimeInSeconds can only be given when EnableManagedSpotTraining is true.")
-        return
-    if wait is None or wait < limits.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_SECONDS):
-        raise Invalid(
-            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to "
-            "MaxRuntimeInSeconds"
-        )
 
 
 def _key(context: RequestContext, name: str) -> Key:

@@ -52,7 +52,6 @@ def test_every_member_is_kept_and_given_back() -> None:
             "InstanceCount": 2,
             "VolumeSizeInGB": 30,
             "VolumeKmsKeyId": "v",
-            "KeepAlivePeriodInSeconds": 60,
         },
         VpcConfig={"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]},
         StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
@@ -198,7 +197,7 @@ def test_unknown_jobs_are_refused_as_sagemaker_does(operation: str) -> None:
                     ],
                 }
             },
-            "either InstanceGroups, or",
+            "InstanceType or InstanceCount cannot be specified with InstanceGroups",
         ),
         (
             {
@@ -211,7 +210,7 @@ def test_unknown_jobs_are_refused_as_sagemaker_does(operation: str) -> None:
             },
             "'g' is given 2 times",
         ),
-        ({"StoppingCondition": {"MaxWaitTimeInSeconds": 9}}, "when EnableManagedSpotTraining is true"),
+        ({"StoppingCondition": {"MaxWaitTimeInSeconds": 9}}, "when EnableManagedSpotTraining is set to true"),
         ({"EnableManagedSpotTraining": True}, "Invalid MaxWaitTimeInSeconds. It must be present"),
         (
             {
@@ -358,7 +357,7 @@ def test_jobs_are_listed_by_every_filter() -> None:
     async def facts() -> None:
         plane = ControlPlane()
         for name in ("alpha", "Beta", "gamma"):
-            resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
+            resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
             if name == "Beta":
                 resources["TrainingPlanArn"] = plan
             await plane.call("CreateTrainingJob", **training_request(name, ResourceConfig=resources))
