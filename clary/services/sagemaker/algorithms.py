@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from clary.faults import Conflict, InUse, Invalid
@@ -16,6 +17,7 @@ from clary.services.sagemaker.algorithm_rules import (
 )
 from clary.services.sagemaker.listing import list_resources
 from clary.services.sagemaker.named_algorithms import find_algorithm, resolve
+from clary.services.sagemaker.quotas import within_training_quotas
 from clary.services.sagemaker.tags import check_tags
 from clary.services.sagemaker.training_jobs import check_training_request, with_defaults
 
@@ -39,13 +41,16 @@ async def create_algorithm(context: RequestContext, request: Members) -> ReplyMe
     jobs = _validation_jobs(sagemaker_arn(key), request)
     status = initial_status(jobs)
     try:
-        await context.backends.store.create(
-            key,
-            {**request, "Tags": tags, "ValidationJobs": jobs},
-            status,
-            phase=str(status["AlgorithmStatus"]),
-            due_at=context.backends.clock.now() if jobs else None,
-        )
+        async with contextlib.AsyncExitStack() as stack:
+            for job in jobs.values():  # one at most, as the input's shape has it
+                await stack.enter_async_context(within_training_quotas(context, key, job))
+            await context.backends.store.create(
+                key,
+                {**request, "Tags": tags, "ValidationJobs": jobs},
+                status,
+                phase=str(status["AlgorithmStatus"]),
+                due_at=context.backends.clock.now() if jobs else None,
+            )
     except InUse:
         raise InUse(
             f"An algorithm with this name already exists ({sagemaker_arn(key)}): choose another name, or "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 
-from clary.faults import Fault, InUse, Invalid, NotFound
+from clary.faults import Fault, InUse, Invalid, LimitExceeded, NotFound
 from clary.resources.task import TrainingWork
+from clary.services.sagemaker.quotas import parse_quotas
 from clary.testing.algorithm_requests import (
     algorithm_request,
     hyperparameter,
@@ -491,5 +493,31 @@ def test_content_types_are_compared_without_parameters() -> None:
         await plane.call("CreateAlgorithm", **algorithm_request())
         given = channel(ContentType="Text/CSV;label_size=0")
         await plane.call("CreateTrainingJob", **job_request(InputDataConfig=[given]))
+
+    asyncio.run(facts())
+
+
+def test_a_validation_that_no_quota_has_room_for_is_refused() -> None:
+    async def facts() -> None:
+        plane = ControlPlane()
+        quotas = parse_quotas("ml.m5.large for training job usage=0")
+        plane.backends = dataclasses.replace(plane.backends, quotas=quotas)
+        with pytest.raises(LimitExceeded, match="'ml.m5.large for training job usage' is 0 Instances"):
+            await plane.call(
+                "CreateAlgorithm", **algorithm_request(ValidationSpecification=validation_specification())
+            )
+        assert await plane.call("ListAlgorithms") == {"AlgorithmSummaryList": []}
+        await plane.call("CreateAlgorithm", **algorithm_request())
+
+    asyncio.run(facts())
+
+
+def test_the_validation_is_given_back_as_it_was_asked_for() -> None:
+    async def facts() -> None:
+        plane = ControlPlane()
+        given = algorithm_request(ValidationSpecification=validation_specification())
+        await plane.call("CreateAlgorithm", **given)
+        shown = await plane.call("DescribeAlgorithm", AlgorithmName="algorithm")
+        assert {name: shown[name] for name in given} == given
 
     asyncio.run(facts())
