@@ -76,7 +76,7 @@ class ReadAhead:
         self._changed = threading.Condition()
         self._closed = False
         for _ in range(AHEAD):
-            threading.Thread(target=self._work, daemon=True).start()
+            threading.Thread(target=self._work, name="read-ahead", daemon=True).start()
 
     def pieces(self, stretches: Iterable[Stretch]) -> Iterator[Piece]:
         """All bytes of ``stretches``, in order. Raises `TaskFailed`, and `TaskStopped` once it is closed."""
