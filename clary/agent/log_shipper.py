@@ -37,8 +37,8 @@ class LogShipper:
         self._logs = clients.logs
         self._patience = patience
         self._group, self._stream = group, stream
-        self._file = spool.open("w+b")
-        self._pending = bytearray()  # not yet in the file
+        self._file = spool.open("w+b", buffering=0)
+        self._pending = bytearray()  # not yet in the file, or for want of room on the disk never
         self._written = 0  # bytes in the file
         self._acknowledged = 0
         self._dropped = 0
@@ -55,12 +55,11 @@ class LogShipper:
         self._last_time = timestamp
         entry = json.dumps([timestamp, line]).encode() + b"\n"
         with self._lock:
-            if self._written + len(self._pending) + len(entry) > LARGEST_SPOOL_BYTES:
+            full = len(self._pending) > _PENDING_BYTES and not self._spill()
+            if full or self._written + len(self._pending) + len(entry) > LARGEST_SPOOL_BYTES:
                 self._dropped += 1
                 return
             self._pending += entry
-            if len(self._pending) > _PENDING_BYTES:
-                self._spill()
         self._news.set()
 
     def close(self, seconds: float) -> bool:
@@ -71,13 +70,17 @@ class LogShipper:
         with self._lock:
             return not self._thread.is_alive() and self._acknowledged == self._written and not self._pending
 
-    def _spill(self) -> None:
-        """Write pending entries to the file. The lock is held."""
-        self._file.seek(self._written)
-        self._file.write(self._pending)
-        self._file.flush()
-        self._written += len(self._pending)
-        self._pending.clear()
+    def _spill(self) -> bool:
+        """Write pending entries to the file, if the disk has room; whether it had. The lock is held."""
+        try:
+            self._file.seek(self._written)
+            whole = self._file.write(self._pending) == len(self._pending)
+        except OSError:
+            whole = False
+        if whole:
+            self._written += len(self._pending)
+            self._pending.clear()
+        return whole
 
     def _work(self) -> None:
         try:
@@ -87,9 +90,12 @@ class LogShipper:
                 closing = self._closing.is_set()
                 self._news.clear()
                 while batch := self._next_batch():
-                    events, size = batch
+                    events, size, spooled = batch
                     self._send(partial(self._put, events))
                     with self._lock:
+                        if not spooled:
+                            del self._pending[:size]
+                            continue
                         self._acknowledged += size
                         if self._acknowledged == self._written:
                             self._file.truncate(0)
@@ -106,20 +112,25 @@ class LogShipper:
         except ClientError as error:
             print(f"log events were refused: {error}", file=sys.stderr)
 
-    def _next_batch(self) -> tuple[list[dict[str, Any]], int] | None:
-        """Events, and how many bytes of the spool they are; ``None`` if there is nothing to send."""
+    def _next_batch(self) -> tuple[list[dict[str, Any]], int, bool] | None:
+        """Events, how many bytes they are and whether of the spool; ``None`` if there is nothing to send."""
         with self._lock:
             if self._pending:
                 self._spill()
             if self._dropped and self._acknowledged == self._written:
                 note = (
-                    f"{self._dropped} lines were left out here: too many to keep while the server was away."
+                    f"{self._dropped} lines were left out here: too many to keep while the server was away "
+                    "or the disk was full."
                 )
                 self._pending += json.dumps([self._last_time, note]).encode() + b"\n"
                 self._dropped = 0
                 self._spill()
-            self._file.seek(self._acknowledged)
-            block = self._file.read(min(_LARGEST_BATCH_BYTES, self._written - self._acknowledged))
+            spooled = self._acknowledged < self._written
+            if spooled:
+                self._file.seek(self._acknowledged)
+                block = self._file.read(min(_LARGEST_BATCH_BYTES, self._written - self._acknowledged))
+            else:
+                block = bytes(self._pending[:_LARGEST_BATCH_BYTES])
         events: list[dict[str, Any]] = []
         size = cost = 0
         for entry in block.splitlines(keepends=True):
@@ -134,7 +145,7 @@ class LogShipper:
             size += len(entry)
             # CloudWatch refuses empty messages; an empty line is part of what was said.
             events.append({"timestamp": timestamp, "message": message or " "})
-        return (events, size) if events else None
+        return (events, size, spooled) if events else None
 
     def _create(self) -> None:
         with contextlib.suppress(self._logs.exceptions.ResourceAlreadyExistsException):

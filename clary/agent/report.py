@@ -13,13 +13,18 @@ from clary.resources.resource import JsonValue
 from clary.resources.task import StopCause, TaskPhase, TaskSpec, TaskStatus, TaskTransition
 from clary.resources.task_folder import TaskFolder
 
+RESERVE_BYTES = 1 << 20
+
 
 class Report:
-    """The task's status, on disk after every change."""
+    """The task's status, on disk after every change; some room is kept for it, should the disk be full."""
 
     def __init__(self, folder: TaskFolder, spec: TaskSpec, driver_socket: str) -> None:
         self._folder = folder
         self._driver_socket = driver_socket
+        self._reserve = folder.path / "reserve"
+        with contextlib.suppress(OSError, AttributeError), self._reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         known = folder.read_status()
         self.status = TaskStatus(
             id=spec.id,
@@ -38,8 +43,7 @@ class Report:
         *earlier, last = self.status.transitions
         transitions = (*earlier, dataclasses.replace(last, message=message))
         self.status = dataclasses.replace(self.status, transitions=transitions)
-        self._folder.write_status(self.status)
-        self._poke()
+        self._write()
 
     def finish(
         self,
@@ -70,7 +74,14 @@ class Report:
             transitions=(*self.status.transitions, transition),
             **changes,  # type: ignore[arg-type]
         )
-        self._folder.write_status(self.status)
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._folder.write_status(self.status)
+        except OSError:
+            self._reserve.unlink(missing_ok=True)  # the disk is full, perhaps of what the task wrote
+            self._folder.write_status(self.status)
         self._poke()
 
     def _poke(self) -> None:

@@ -74,3 +74,27 @@ def test_an_empty_line_is_kept_as_a_space(tmp_path: Path) -> None:
         logs.add("")
         assert logs.close(30.0)
         assert world.lines("group", "stream") == [" "]
+
+
+def test_lines_are_delivered_although_the_disk_is_full() -> None:
+    with AgentWorld() as world:
+        logs = shipper(world, Path("/dev/full"))
+        expected = [f"line {i}" for i in range(5000)]
+        for line in expected:
+            logs.add(line)
+        assert logs.close(30.0)
+        assert world.lines("group", "stream") == expected
+
+
+def test_on_a_full_disk_too_many_lines_are_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_shipper, "_PENDING_BYTES", 1000)
+    with AgentWorld() as world:
+        world.vanish()
+        logs = shipper(world, Path("/dev/full"))
+        for i in range(200):
+            logs.add(f"line {i}")
+        world.appear()
+        assert logs.close(30.0)
+        lines = world.lines("group", "stream")
+        assert lines[:-1] == [f"line {i}" for i in range(len(lines) - 1)]
+        assert lines[-1].startswith(f"{200 - len(lines) + 1} lines were left out here")
