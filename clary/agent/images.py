@@ -10,12 +10,8 @@ import re
 from dataclasses import dataclass
 
 from clary.algorithms.algorithm import find_algorithm
+from clary.frameworks.framework import find_framework
 
-# Repositories of frameworks whose script mode is offered, and the framework's name.
-_FRAMEWORKS = {
-    "sagemaker-scikit-learn": "sagemaker-scikit-learn",
-    "sagemaker-xgboost": "sagemaker-xgboost",
-}
 _URI = re.compile(
     r"(?:(?P<registry>[^/]+)/)?(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>.+))?\Z"
 )
@@ -50,10 +46,10 @@ def resolve_image(uri: str, *, has_program: bool) -> BuiltIn | Framework | Conta
     The XGBoost image is both an algorithm and, given a script, a framework.
     """
     repository, tag = repository_and_tag(uri)
-    framework = _FRAMEWORKS.get(repository)
+    framework = find_framework(repository, tag)
     algorithm = find_algorithm(repository, tag)
     if framework and (has_program or algorithm is None):
-        return Framework(framework, tag)
+        return Framework(framework.name, tag)
     if algorithm is not None:
         return BuiltIn(algorithm.name, tag)
     return Container(uri)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clary.agent.archives import BadArchive, unpack
-from clary.agent.code import bring_code
+from clary.agent.code import bring_code, in_environment
 from clary.agent.execute import LineReader
 from clary.agent.explain import explain_traceback
 from clary.agent.failure import TaskFailed, TaskStopped
@@ -27,7 +27,6 @@ from clary.agent.runtimes.process import CannotRun, Ending, RunningProgram
 from clary.agent.runtimes.program import Program
 from clary.agent.s3_transfer import Download, S3Transfer, s3_location
 from clary.agent.surroundings import Surroundings
-from clary.agent.training import in_environment
 from clary.agent.watch import Confinement, Watch, volume_watch
 from clary.resources.task import ServingWork, StopCause, TaskPhase
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clary.agent.checkpoints import checkpoints_of
 from clary.agent.cluster import Cluster, cluster_of
-from clary.agent.code import COMMAND_MODULE, SCRIPT_MODULE, plain, prepare_script
-from clary.agent.commands import command_program, given_command
+from clary.agent.code import SCRIPT_MODULE, plain, prepare_script
+from clary.agent.commands import as_command, given_command
+from clary.agent.container_training import ML, container_program, running_container
 from clary.agent.execute import Execution, execute
 from clary.agent.explain import failure_reason
 from clary.agent.failure import TaskFailed, TaskStopped
 from clary.agent.gathering import upload_outputs
 from clary.agent.images import BuiltIn, Container, resolve_image
-from clary.agent.inputs import bring_channels
+from clary.agent.inputs import Inputs, bring_channels
 from clary.agent.layout import lay_out_training
 from clary.agent.limits import task_limits
 from clary.agent.metrics import MetricReader, MetricShipper
 from clary.agent.outputs import has_model, upload_output_data
+from clary.agent.runtimes.container import ContainerProgram
 from clary.agent.runtimes.process import CannotRun
 from clary.agent.runtimes.program import Program
+from clary.agent.runtimes.running import Running
 from clary.agent.s3_transfer import S3Transfer
 from clary.agent.surroundings import Surroundings
-from clary.agent.watch import Confinement, volume_watch
+from clary.agent.watch import Confinement, Watch, volume_watch
 from clary.resources.task import StopCause, TaskPhase, TrainingWork
 
 TRIAL_COMPONENT_SUFFIX = "-aws-training-job"
@@ -45,11 +48,14 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     cluster.write_hosts(around.folder.path)
     program = _program(around, work, cluster)
     around.runtime.reserve()
-    bring_channels(ml, work, incoming)
+    in_container = isinstance(program, ContainerProgram)
+    inputs = bring_channels(around, work, incoming, shielded=True if in_container else None)
     checkpoints = checkpoints_of(ml, work, incoming=incoming, outgoing=around.transfer, say=around.say)
     if checkpoints:
         checkpoints.bring()
-    program = prepare_script(around, work, program, incoming)
+    program = inputs.seen_by(program)
+    if isinstance(program, Program):
+        program = prepare_script(around, work, program, incoming)
     if around.stop.wanted():
         raise TaskStopped
     around.report.phase(TaskPhase.RUNNING, "Training in progress")
@@ -59,7 +65,7 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     if checkpoints:
         checkpoints.start()
     try:
-        execution = _execute(around, work, program, metrics, started)
+        execution = _execute(around, work, program, inputs, metrics, started)
     finally:
         if checkpoints:
             checkpoints.finish()
@@ -95,7 +101,12 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
 
 
 def _execute(
-    around: Surroundings, work: TrainingWork, program: Program, metrics: MetricShipper, started: float
+    around: Surroundings,
+    work: TrainingWork,
+    program: Program | ContainerProgram,
+    inputs: Inputs,
+    metrics: MetricShipper,
+    started: float,
 ) -> Execution:
     reader = MetricReader(_metric_definitions(work))
 
@@ -107,31 +118,41 @@ def _execute(
         while reader.complaints:
             around.logs.add(reader.complaints.pop(0), at)
 
-    limits = task_limits(around.spec, around.settings)
-    for remark in limits.remarks():
-        around.say(remark)
-    volume = volume_watch(limits, around.folder, program.directory)
-    confinement = Confinement(limits, around.settings)
     try:
-        running = around.runtime.start(confinement.confined(program), confinement.cgroup)
-        try:
+        with inputs.piping() as piped, _running(around, program) as (running, watch):
             return execute(
                 running,
                 take,
                 around.stop,
                 grace_seconds=around.spec.grace_seconds,
                 deadline=started + work.max_runtime_seconds,
-                watch=confinement.watch(volume, running.process_id),
+                watch=piped(watch),
             )
-        finally:
-            running.close()
     except CannotRun as error:
         raise TaskFailed(f"InternalServerError: {error}") from error
-    finally:
-        confinement.close()
 
 
-def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Program:
+@contextlib.contextmanager
+def _running(around: Surroundings, program: Program | ContainerProgram) -> Iterator[tuple[Running, Watch]]:
+    """Run ``program`` within its limits while the context lasts; the watch over it. Raises `CannotRun`."""
+    limits = task_limits(around.spec, around.settings)
+    for remark in limits.remarks():
+        around.say(remark)
+    if isinstance(program, ContainerProgram):
+        volume = volume_watch(limits, around.folder, ML)
+        with running_container(around, program, limits, volume) as contained:
+            yield contained
+        return
+    volume = volume_watch(limits, around.folder, program.directory)
+    with Confinement(limits, around.settings) as confinement:
+        running = around.runtime.start(confinement.confined(program), confinement.cgroup)
+        try:
+            yield running, confinement.watch(volume, running.process_id)
+        finally:
+            running.close()
+
+
+def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Program | ContainerProgram:
     """What to run for the job's image. Raises `TaskFailed` for what cannot be run here."""
     algorithm = _mapping(work.request.get("AlgorithmSpecification"))
     image = algorithm.get("TrainingImage")
@@ -141,20 +162,23 @@ def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Prog
             "algorithms from the marketplace are not offered here."
         )
     environment = {str(name): str(value) for name, value in _mapping(work.request.get("Environment")).items()}
+    command = given_command(algorithm)
     has_program = bool(
-        plain(_hyperparameters(work), "sagemaker_program") or environment.get("SAGEMAKER_PROGRAM")
+        command or plain(_hyperparameters(work), "sagemaker_program") or environment.get("SAGEMAKER_PROGRAM")
     )
     meaning = resolve_image(str(image), has_program=has_program)
     if isinstance(meaning, Container):
+        return container_program(around, work, meaning.uri, environment)
+    if command and isinstance(meaning, BuiltIn):
         raise TaskFailed(
-            f"ClientError: the image {image} is none of Clary's built-in algorithms or frameworks, and "
-            "running other containers is not offered yet."
+            f"ClientError: the image {image} is a built-in algorithm of Clary, which has no container to run "
+            "ContainerEntrypoint and ContainerArguments in: leave them out, or name a framework's image."
         )
     if isinstance(meaning, BuiltIn):
         module, name = "clary.algorithms.entrypoint", meaning.algorithm
     else:
-        module, name = "clary.frameworks.entrypoint", meaning.name
-    return Program(
+        module, name = SCRIPT_MODULE, meaning.name
+    program = Program(
         task_id=around.spec.id,
         module=module,
         directory=around.runtime.ml_seen(around.spec.id),
@@ -170,6 +194,7 @@ def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Prog
         host_name=cluster.host,
         threads=around.threads,
     )
+    return as_command(around, program, command) if command else program
 
 
 def _metric_definitions(work: TrainingWork) -> Sequence[Mapping[str, Any]]:

@@ -121,8 +121,12 @@ def find_cluster(hosts: Sequence[str], current: str, interface: str) -> Cluster:
 
 
 def cluster_variables(cluster: Cluster) -> dict[str, str]:
-    """What PyTorch's container sets: where ``torch.distributed`` meets, over which interface."""
-    variables = {"MASTER_ADDR": cluster.address, "MASTER_PORT": str(cluster.port)}
+    """What PyTorch's container sets: where ``torch.distributed`` meets, over which interface.
+
+    ``PET_MASTER_PORT`` is for a script that calls ``torchrun`` without saying where.
+    """
+    port = str(cluster.port)
+    variables = {"MASTER_ADDR": cluster.address, "MASTER_PORT": port, "PET_MASTER_PORT": port}
     if cluster.interface:
         variables |= {"GLOO_SOCKET_IFNAME": cluster.interface, "NCCL_SOCKET_IFNAME": cluster.interface}
     return variables

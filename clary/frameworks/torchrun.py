@@ -6,6 +6,7 @@ of its exception, which torchrun itself does not pass on.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -14,9 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clary.frameworks.debugger import NoDebugger, await_debugger
-from clary.frameworks.distribution import Torchrun, cluster_variables
+from clary.frameworks.distribution import PORT, Torchrun, cluster_variables
 from clary.frameworks.script import Ended, run_group, run_python
 
+# The command ``torchrun`` of jobs that bring a command of their own.
+TORCHRUN_COMMAND = (
+    "import sys\nfrom clary.frameworks.torchrun import torchrun_of_a_command\n"
+    "sys.exit(torchrun_of_a_command(sys.argv[1:]))\n"
+)
 _NOTES = "CLARY_TORCHRUN_NOTES"  # folder in which a process that fails leaves a file
 
 
@@ -38,6 +44,28 @@ def run_torchrun(launch: Torchrun, script: Path, arguments: Sequence[str], code:
         command = [sys.executable, "-m", "torch.distributed.run", *_options(launch), *ours, *arguments]
         ended = run_group("torchrun", command, code, environment)
         return _first_failure(Path(notes)) or ended if ended.message else ended
+
+
+def torchrun_of_a_command(arguments: Sequence[str]) -> int:
+    """PyTorch's own ``torchrun``, but for the port that SageMaker's SDK names for every job alike.
+
+    On AWS each host has a network of its own; here several jobs may share one.
+    """
+    theirs = str(PORT)
+    ours = os.environ.get("PET_MASTER_PORT", theirs)
+    words = list(arguments)
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name not in ("--master_port", "--master-port"):
+            continue
+        if equals and value == theirs:
+            words[place] = f"{name}={ours}"
+        elif not equals and words[place + 1 : place + 2] == [theirs]:
+            words[place + 1] = ours
+    if words != list(arguments):
+        print(f"torchrun meets at port {ours} instead of {theirs}, which all jobs would share.", flush=True)
+    run = importlib.import_module("torch.distributed.run")
+    return int(run.main(words) or 0)
 
 
 def _options(launch: Torchrun) -> list[str]:

@@ -1,7 +1,8 @@
-"""Python environments of jobs that bring a ``requirements.txt``: built once for each content, then shared.
+"""Python environments of jobs that bring a ``requirements.txt`` or a package: built once for each content.
 
 An environment lives in ``DATA/environments/<hash>`` and counts once its marker is there; a folder without one
-is what a build left that was killed, and is built anew.
+is what a build left that was killed, and is built anew. A task that uses an environment holds its lock
+shared; the ones that were not used for longest go when there are too many.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from pathlib import Path
 
 from clary.agent.execute import execute
 from clary.agent.failure import TaskFailed, TaskStopped
+from clary.agent.runtimes.environment_builder import package_arguments
 from clary.agent.runtimes.process import CannotRun, ProcessRuntime
 from clary.agent.runtimes.program import Program
 from clary.agent.stopping import StopRequests
+from clary.frameworks.source import is_package
 
 BUILD_SECONDS = 30 * 60.0
 LARGEST_REQUIREMENTS_BYTES = 1 << 20
+MOST_ENVIRONMENTS = 64
 _MARKER = "complete"
+_READ_BYTES = 1 << 20
 _GRACE_SECONDS = 5.0
 _LOCK_PAUSE_SECONDS = 0.2
 _REFERENCE = re.compile(
@@ -35,69 +40,127 @@ _REFERENCE = re.compile(
 )
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _PIP_SETTINGS_SECONDS = 60.0
+_held: list[int] = []  # locks of the environments that this process uses
 _NEVER_SHOWN = ("/", "/etc", "/home", "/root", "/var", "/opt", "/tmp")
 
 
 def ensure_environment(
-    requirements: Path,
+    code: Path,
     *,
-    requirements_seen: str,
+    code_seen: str,
     environments: Path,
     runtime: ProcessRuntime,
     task_id: str,
-    directory_seen: str,
     on_line: Callable[[str], None],
     stop: StopRequests,
 ) -> str:
-    """The name of the environment for ``requirements``, built now if there is none.
+    """The name of the environment that the source in ``code`` asks for, built now if there is none.
 
-    Raises `TaskFailed` with pip's error, and `TaskStopped`.
+    "" if it asks for none. The environment stays for as long as this process lives. Raises `TaskFailed` with
+    pip's error, and `TaskStopped`.
     """
-    name = _name(requirements, runtime)
+    requirements, package = _requirements(code), is_package(code)
+    if not requirements and not package:
+        return ""
+    name = _name(code, requirements, package, runtime)
     folder = environments / name
-    if (folder / _MARKER).exists():
-        return name
     environments.mkdir(parents=True, exist_ok=True)
-    with _only_builder(environments / f"{name}.lock", stop):
-        if (folder / _MARKER).exists():
-            return name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o755)
-        on_line("Installing the packages of requirements.txt")
-        settings, paths = pip_settings()
-        program = Program(
-            task_id=task_id,
-            module="clary.agent.runtimes.environment_builder",
-            directory=directory_seen,
-            arguments=(runtime.environment_seen(name), requirements_seen),
-            environment=settings,
-            read_only_paths=paths,
-            python_environment=name,
-            environment_writable=True,
-        )
-        try:
-            running = runtime.start(program)
-            try:
-                execution = execute(
-                    running,
-                    on_line,
-                    stop,
-                    grace_seconds=_GRACE_SECONDS,
-                    deadline=None,
-                    kill_deadline=time.monotonic() + BUILD_SECONDS,
-                )
-            finally:
-                running.close()
-        except CannotRun as error:
-            raise TaskFailed(f"InternalServerError: {error}") from error
-        if execution.stop_cause:
-            raise TaskStopped
-        if execution.ending.exit_code != 0:
-            raise TaskFailed(
-                f"ClientError: requirements.txt could not be installed: {_complaint(execution.tail)}"
+    patient_until = time.monotonic() + BUILD_SECONDS
+    while not _hold(environments, name):
+        with _alone(environments, name) as alone:
+            if not alone:  # another job builds it: as soon as it is complete, it is ours as well
+                _pause(stop, patient_until)
+                continue
+            if (folder / _MARKER).exists():
+                continue
+            _make_room(environments)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o755)
+            what = [*(["the packages of requirements.txt"] if requirements else [])]
+            what += ["the source's own package"] if package else []
+            on_line(f"Installing {' and '.join(what)}")
+            settings, paths = pip_settings()
+            arguments = package_arguments("requirements.txt" if requirements else "", package=package)
+            program = Program(
+                task_id=task_id,
+                module="clary.agent.runtimes.environment_builder",
+                directory=code_seen,
+                arguments=(runtime.environment_seen(name), *arguments),
+                environment=settings,
+                read_only_paths=paths,
+                python_environment=name,
+                environment_writable=True,
             )
-        (folder / _MARKER).touch()
+            complaint = _build(program, runtime, on_line, stop)
+            if complaint:
+                source = "requirements.txt" if requirements else "the source's package"
+                raise TaskFailed(f"ClientError: {source} could not be installed: {complaint}")
+            (folder / _MARKER).touch()
     return name
+
+
+def _build(
+    program: Program, runtime: ProcessRuntime, on_line: Callable[[str], None], stop: StopRequests
+) -> str:
+    """Run the builder; pip's complaint, "" if there is none."""
+    try:
+        running = runtime.start(program)
+        try:
+            execution = execute(
+                running,
+                on_line,
+                stop,
+                grace_seconds=_GRACE_SECONDS,
+                deadline=None,
+                kill_deadline=time.monotonic() + BUILD_SECONDS,
+            )
+        finally:
+            running.close()
+    except CannotRun as error:
+        raise TaskFailed(f"InternalServerError: {error}") from error
+    if execution.stop_cause:
+        raise TaskStopped
+    return "" if execution.ending.exit_code == 0 else _complaint(execution.tail)
+
+
+def _requirements(code: Path) -> bytes:
+    """What ``requirements.txt`` holds; nothing if there is none. Raises `TaskFailed`."""
+    path = code / "requirements.txt"
+    if not path.is_file() or path.is_symlink():
+        return b""
+    if path.stat().st_size > LARGEST_REQUIREMENTS_BYTES:
+        raise TaskFailed(f"ClientError: requirements.txt is larger than {LARGEST_REQUIREMENTS_BYTES} bytes.")
+    return path.read_bytes().strip()
+
+
+def _hold(environments: Path, name: str) -> bool:
+    """Keep a complete environment from being removed while this process lives; whether there is one."""
+    descriptor = os.open(environments / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        (environments / name / _MARKER).stat()
+    except (BlockingIOError, FileNotFoundError):
+        os.close(descriptor)
+        return False
+    os.utime(environments / name / _MARKER)
+    _held.append(descriptor)
+    return True
+
+
+def _make_room(environments: Path) -> None:
+    """Remove the environments that were not used for longest and that nobody uses, beyond a number."""
+    markers = sorted(environments.glob(f"*/{_MARKER}"), key=lambda path: path.stat().st_mtime)
+    for marker in markers[: max(0, len(markers) - MOST_ENVIRONMENTS + 1)]:
+        name = marker.parent.name
+        descriptor = os.open(environments / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            marker.unlink()
+            shutil.rmtree(marker.parent, ignore_errors=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        finally:
+            os.close(descriptor)
 
 
 def pip_settings() -> tuple[dict[str, str], tuple[str, ...]]:
@@ -133,44 +196,43 @@ def pip_settings() -> tuple[dict[str, str], tuple[str, ...]]:
     return found, tuple(sorted(paths))
 
 
-def _name(requirements: Path, runtime: ProcessRuntime) -> str:
+def _name(code: Path, requirements: bytes, package: bool, runtime: ProcessRuntime) -> str:
     """Everything the environment depends on, as a short name."""
-    if requirements.stat().st_size > LARGEST_REQUIREMENTS_BYTES:
-        raise TaskFailed(f"ClientError: requirements.txt is larger than {LARGEST_REQUIREMENTS_BYTES} bytes.")
-    content = requirements.read_bytes()
     digest = hashlib.sha256(
-        "\0".join((sys.version, sys.executable, sys.prefix, str(runtime.fenced))).encode()
+        "\0".join((sys.version, sys.executable, sys.prefix, str(runtime.fenced), str(package))).encode()
     )
-    digest.update(b"\0" + content)
-    if _REFERENCE.search(content):  # it installs from files beside it, which count as well
-        for path in sorted(requirements.parent.rglob("*")):
+    digest.update(b"\0" + requirements)
+    if package or _REFERENCE.search(requirements):  # it installs from files beside it, which count as well
+        for path in sorted(code.rglob("*")):
             if path.is_file() and not path.is_symlink():
-                digest.update(b"\0" + str(path.relative_to(requirements.parent)).encode() + b"\0")
-                digest.update(path.read_bytes())
+                digest.update(b"\0" + str(path.relative_to(code)).encode() + b"\0")
+                with path.open("rb") as file:
+                    while part := file.read(_READ_BYTES):
+                        digest.update(part)
     return digest.hexdigest()[:32]
 
 
 @contextmanager
-def _only_builder(lock: Path, stop: StopRequests) -> Iterator[None]:
-    """Hold ``lock``, so that two jobs do not build the same environment at once."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _alone(environments: Path, name: str) -> Iterator[bool]:
+    """Hold an environment's lock alone, so that two jobs do not build it at once; whether it could be had."""
+    descriptor = os.open(environments / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + BUILD_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if stop.wanted():
-                    raise TaskStopped from None
-                if time.monotonic() > deadline:
-                    raise TaskFailed(
-                        "InternalServerError: another job has been building this environment for too long."
-                    ) from None
-                time.sleep(_LOCK_PAUSE_SECONDS)
-        yield
+        alone = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alone = False
+        yield alone
     finally:
         os.close(descriptor)
+
+
+def _pause(stop: StopRequests, patient_until: float) -> None:
+    if stop.wanted():
+        raise TaskStopped
+    if time.monotonic() > patient_until:
+        raise TaskFailed("InternalServerError: another job has been building this environment for too long.")
+    time.sleep(_LOCK_PAUSE_SECONDS)
 
 
 def _complaint(tail: tuple[str, ...]) -> str:

@@ -49,9 +49,14 @@ def furnish(program: Program) -> None:
     _mount(None, "/", None, _MS_REC | _MS_SLAVE)
     folder = f"{sandbox.TASKS}/{program.task_id}/ml"
     _mount(folder, sandbox.ML, None, _MS_BIND | _MS_REC)
-    if Path(folder, "input").is_dir():
-        _mount(f"{folder}/input", f"{sandbox.ML}/input", None, _MS_BIND | _MS_REC)
-        _remount(f"{sandbox.ML}/input", _MS_RDONLY)
+    for fixed in sandbox.READ_ONLY_FOLDERS:
+        if Path(folder, fixed).is_dir():
+            _mount(f"{folder}/{fixed}", f"{sandbox.ML}/{fixed}", None, _MS_BIND | _MS_REC)
+            _remount(f"{sandbox.ML}/{fixed}", _MS_RDONLY)
+    for channel in program.own_channels:
+        data = f"{sandbox.INPUT_DATA}/{channel}"
+        if Path(folder, data).is_dir():
+            _mount(f"{folder}/{data}", f"{sandbox.ML}/{data}", None, _MS_BIND)
     for mount in program.mounts:
         _mount_directory(mount)
     if program.host_name:

@@ -129,6 +129,10 @@ class ProcessRuntime:
         """The task's ``ml`` folder as its programs see it."""
         return sandbox.ML if self.fenced else str(self._ml(task_id))
 
+    def scratch_seen(self, task_id: str) -> str:
+        """A folder of the task's own for what it keeps only while it runs, as its programs see it."""
+        return "/tmp" if self.fenced else str(sandbox.scratch_folders(self._ml(task_id))["/tmp"])
+
     def socket_seen(self, socket_directory: str) -> str:
         """The folder for a server's socket as programs see it."""
         return (
@@ -164,9 +168,10 @@ class ProcessRuntime:
         self, program: Program, descriptors: list[int]
     ) -> tuple[socket.socket, subprocess.Popen[bytes] | None, int]:
         """Have a keeper run the program: its channel, and its process id."""
-        if not program.environment_writable:
+        apart = program.environment_writable or bool(program.read_only_paths)  # it sees what no other does
+        if not apart:
             self.reserve()
-        if self._reserved and not program.environment_writable:
+        if self._reserved and not apart:
             channel, self._reserved = self._reserved, None
             try:
                 send_message(channel, program.to_json(), descriptors)
@@ -213,6 +218,7 @@ class ProcessRuntime:
             environment_writable=program.environment_writable,
             network=program.network,
             read_only_paths=program.read_only_paths,
+            own_channels=program.own_channels,
             host_name=program.host_name,
             mounts=[
                 (f"/proc/self/fd/{directory}", mount.target, mount.read_only)

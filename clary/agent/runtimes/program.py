@@ -34,10 +34,11 @@ class Program:
     socket_directory: str = ""
     python_environment: str = ""  # name of an environment below DATA/environments; "" is Clary's own
     environment_writable: bool = False  # while it is being built, in a sandbox made for that alone
-    read_only_paths: tuple[str, ...] = ()  # what else of the machine it sees; only while building
+    read_only_paths: tuple[str, ...] = ()  # what else of the machine it sees, in its own sandbox
     run_with_own_python: bool = False  # execute the environment's interpreter instead of forking
     host_name: str = ""  # of its machine; the file `sandbox.HOSTS` has addresses for it and its peers
     mounts: tuple[Mount, ...] = ()  # directories beside its ``ml`` folder
+    own_channels: tuple[str, ...] = ()  # channels whose files it may change
     cgroup: str = ""  # a control group's name, below each of the folders whose descriptors come with this
     processors: tuple[int, ...] = ()  # those it may run on; none: all
     largest_file_bytes: int = 0  # that it may write; 0: no limit, as with the next two
@@ -53,4 +54,5 @@ def program_from_json(document: Mapping[str, Any]) -> Program:
     """Inverse of `Program.to_json`. Raises ``TypeError`` on a document of another form."""
     arguments, mounts = tuple(document["arguments"]), tuple(map(mount_from_json, document["mounts"]))
     lists = {"arguments": arguments, "mounts": mounts, "processors": tuple(document["processors"])}
+    lists["own_channels"] = tuple(document["own_channels"])
     return Program(**{**document, **lists, "read_only_paths": ()})

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ML = "/opt/ml"
+INPUT_DATA = "input/data"
+READ_ONLY_FOLDERS = (INPUT_DATA, "input/config")  # of a task; what lies beside them in input/ is its own
 TASKS = "/run/clary/tasks"  # the fork server's view; hidden from programs
 SOCKETS = "/run/clary/sockets"  # likewise
 ENVIRONMENTS = "/run/clary/environments"  # likewise
@@ -92,6 +94,7 @@ def single_sandbox(
     environment_writable: bool,
     network: bool,
     read_only_paths: Sequence[str] = (),
+    own_channels: Sequence[str] = (),
     mounts: Sequence[tuple[str, str, bool]] = (),
     host_name: str = "",
 ) -> list[str]:
@@ -101,8 +104,12 @@ def single_sandbox(
     """
     command = [*_view(bubblewrap, scratch_folders(ml)), "--unshare-pid", "--unshare-ipc"]
     command += ["--bind", str(ml), ML]
-    if (ml / "input").is_dir():
-        command += ["--ro-bind", str(ml / "input"), f"{ML}/input"]
+    for folder in READ_ONLY_FOLDERS:
+        if (ml / folder).is_dir():
+            command += ["--ro-bind", str(ml / folder), f"{ML}/{folder}"]
+    for channel in own_channels:
+        if (ml / INPUT_DATA / channel).is_dir():
+            command += ["--bind", str(ml / INPUT_DATA / channel), f"{ML}/{INPUT_DATA}/{channel}"]
     for directory, target, read_only in mounts:
         command += ["--ro-bind" if read_only else "--bind", directory, f"{ML}/{target}"]
     if socket_directory:
