@@ -157,10 +157,7 @@ def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Prog
     algorithm = _mapping(work.request.get("AlgorithmSpecification"))
     image = algorithm.get("TrainingImage")
     if not image:
-        raise TaskFailed(
-            f"ClientError: the algorithm {algorithm.get('AlgorithmName')!r} has no training image; "
-            "algorithms from the marketplace are not offered here."
-        )
+        raise TaskFailed("ClientError: the job has no training image: name one, or an algorithm that has one.")
     environment = {str(name): str(value) for name, value in _mapping(work.request.get("Environment")).items()}
     command = given_command(algorithm)
     has_program = bool(
