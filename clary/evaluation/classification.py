@@ -16,7 +16,7 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """``counts[i][j]``: the weight of the rows whose label is ``labels[i]`` and whose prediction ``labels[j]``."""
+    """``counts[i][j]`` is the weight of the rows of ``labels[i]`` that were predicted ``labels[j]``."""
 
     labels: tuple[str, ...]
     counts: tuple[tuple[float, ...], ...]
@@ -28,7 +28,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class Scores:
-    """Precision, recall and F1, each between 0 and 1; ``support`` is the weight of the rows they are about."""
+    """Precision, recall and F1, between 0 and 1; ``support`` is the weight of the rows they are about."""
 
     precision: float
     recall: float
