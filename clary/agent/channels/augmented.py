@@ -93,7 +93,7 @@ def bring(channel: Channel, source: S3Source, path: Path, transfer: S3Transfer) 
     if channel.compressed:
         _unpack(packed, path, f"{location.uri} (channel {channel.name!r})")
         packed.unlink()
-    starts = _starts(path, location.uri)
+    starts = find_lines(path, location.uri)
     if not starts:
         raise TaskFailed(
             f"ClientError: Data download failed:the augmented manifest {location.uri} has no lines "
@@ -111,7 +111,7 @@ def _unpack(packed: Path, path: Path, origin: str) -> None:
     gunzip.finish()
 
 
-def _starts(path: Path, uri: str) -> Sequence[int]:
+def find_lines(path: Path, uri: str) -> Sequence[int]:
     """Where the lines begin that are not empty."""
     starts = array("Q")
     position, fresh = 0, True

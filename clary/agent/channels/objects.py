@@ -29,6 +29,7 @@ _ASKED_AT_ONCE = 1000
 _ASK_SECONDS = 30.0
 _LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
 _THREADS = 8
+_LONGEST_SHOWN = 300  # of a URI in a message
 _LONGEST_NAME_BYTES = 255  # of one component, on the file systems there are
 
 
@@ -194,20 +195,26 @@ def check_names(found: Sequence[Found], channel: str) -> None:
             for part in components
         ):
             raise TaskFailed(
-                f"ClientError: Data download failed:the key of {uri} cannot be a file name: {relative!r} has "
-                f"an empty, relative or overlong component (channel {channel!r}). Rename the object, or read "
-                "the channel in Pipe mode."
+                f"ClientError: Data download failed:channel {channel!r}: the key of {_shown(uri)} cannot be "
+                "a file name: it has an empty, relative or overlong component. Rename the object, or read the "
+                "channel in Pipe mode."
             )
         if relative in files:
             raise TaskFailed(
-                f"ClientError: Data download failed:{uri} and {files[relative]} would be the same file "
-                f"(channel {channel!r})."
+                f"ClientError: Data download failed:channel {channel!r}: {_shown(uri)} and "
+                f"{_shown(files[relative])} would be the same file."
             )
         files[relative] = uri
         for depth in range(1, len(components)):
             folders["/".join(components[:depth])] = uri
     for relative in files.keys() & folders.keys():
         raise TaskFailed(
-            f"ClientError: Data download failed:{files[relative]} would be a file and, for "
-            f"{folders[relative]}, a folder as well (channel {channel!r})."
+            f"ClientError: Data download failed:channel {channel!r}: {_shown(files[relative])} would be a "
+            f"file and, for {_shown(folders[relative])}, a folder as well."
         )
+
+
+def _shown(uri: str) -> str:
+    """A URI as messages name it: cut where it is too long for them."""
+    text = uri.encode("unicode_escape").decode()
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 60]}…{text[-59:]}"
