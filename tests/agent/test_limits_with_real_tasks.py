@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import signal
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from clary.agent.cgroups import NAME_PREFIX, find_places
 from clary.compute.local import LocalDriver
 from clary.compute.local.fencing import bubblewrap_works
 from clary.resources.task import TaskPhase, TaskStatus
-from clary.testing.agent_world import LOG_GROUP, AgentWorld, training_spec
+from clary.testing.agent_world import LOG_GROUP, AgentWorld, serving_spec, training_spec
 
 pytestmark = pytest.mark.slow
 LIMIT_SECONDS = 90.0
@@ -55,17 +57,15 @@ time.sleep(600)
 FILL = """
 import os, time
 os.makedirs({folder!r}, exist_ok=True)
-for number in range(64):
+for number in range(20):
     with open({folder!r} + "/part-%d" % number, "wb") as file:
-        for _ in range(64):
-            file.write(os.urandom(1 << 20))
+        os.posix_fallocate(file.fileno(), 0, 64 << 20)
 time.sleep(600)
 """
 ONE_FILE = """
-block = b"x" * (16 << 20)
-with open("/opt/ml/model/huge" if {fenced} else "model/huge", "wb") as file:
-    for _ in range(4096):
-        file.write(block)
+with open("/opt/ml/model/huge", "wb", buffering=0) as file:
+    file.seek(1 << 30)
+    file.write(b"more")
 """
 WITHIN = """
 import os
@@ -181,15 +181,17 @@ def test_more_than_the_volume_holds_ends_a_job_wherever_it_was_written(
     status = outcome(tmp_path, world, FILL.format(folder=folder), volume=1)
     assert status.phase is TaskPhase.FAILED
     assert "VolumeSizeInGB is 1. Most of it is in " + folder in status.reason
-    assert status.reason.startswith("ClientError: DiskQuotaExceeded: the algorithm wrote 1")
+    assert status.reason.startswith("ClientError: DiskQuotaExceeded: the algorithm wrote 1.2 GiB; ")
 
 
 @needs_sandbox
 def test_one_file_cannot_be_larger_than_the_volume(tmp_path: Path, world: AgentWorld) -> None:
-    status = outcome(tmp_path, world, ONE_FILE.format(fenced=True), volume=1)
+    status = outcome(tmp_path, world, ONE_FILE, volume=1)
     assert status.phase is TaskPhase.FAILED
-    assert "VolumeSizeInGB" in status.reason
-    assert "ClientError: DiskQuotaExceeded" in status.reason or "File too large" in status.reason
+    assert "OSError: [Errno 27] File too large (/opt/ml/code/train.py:4)" in status.reason
+    assert status.reason.endswith(
+        "a file cannot be larger than the volume of 1 GiB: ask for a larger VolumeSizeInGB, exit code: 1"
+    )
 
 
 @pytest.mark.parametrize("cgroups", WITH_GROUPS)
@@ -199,6 +201,61 @@ def test_a_job_within_its_limits_is_untouched(tmp_path: Path, world: AgentWorld,
     lines = world.lines(LOG_GROUP, "task-1/algo-1-1")
     assert "done" in lines
     assert not any("this machine gives" in line for line in lines)
+
+
+def test_a_task_whose_agent_is_killed_leaves_no_group(tmp_path: Path, world: AgentWorld) -> None:
+    async def facts() -> None:
+        driver = LocalDriver(tmp_path / "data", preload=False)
+        await driver.open()
+        try:
+            await driver.start(training_spec(world, "task-1", "import time\ntime.sleep(600)\n"))
+            deadline = time.monotonic() + LIMIT_SECONDS
+            while True:
+                status = await driver.inspect("task-1")
+                assert status is not None
+                if status.phase is TaskPhase.RUNNING:
+                    break
+                assert time.monotonic() < deadline, status
+                await asyncio.sleep(0.02)
+            while find_places() and not groups_of({str(status.process_id)}):
+                assert time.monotonic() < deadline, "no control group was made"
+                await asyncio.sleep(0.02)
+            assert status.process_id
+            os.kill(status.process_id, signal.SIGKILL)
+            while groups_of({str(status.process_id)}):
+                assert time.monotonic() < deadline, "a control group is left"
+                await asyncio.sleep(0.02)
+        finally:
+            await driver.close(stop_tasks=True)
+
+    asyncio.run(facts())
+
+
+@pytest.mark.parametrize("cgroups", WITH_GROUPS)
+def test_a_model_that_needs_too_much_memory_says_so(tmp_path: Path, world: AgentWorld, cgroups: bool) -> None:
+    script = f"def model_fn(folder):\n{textwrap.indent(HOG, '    ')}"
+    spec = dataclasses.replace(serving_spec(world, "model-1", script), memory_bytes=256 * MIB)
+
+    async def facts() -> TaskStatus:
+        driver = LocalDriver(tmp_path / "data", preload=False, cgroups=cgroups)
+        await driver.open()
+        try:
+            await driver.start(spec)
+            deadline = time.monotonic() + LIMIT_SECONDS
+            while True:
+                status = await driver.inspect("model-1")
+                assert status is not None
+                if status.phase.final:
+                    return status
+                assert time.monotonic() < deadline, status
+                await asyncio.sleep(0.02)
+        finally:
+            await driver.close(stop_tasks=True)
+
+    status = asyncio.run(facts())
+    assert status.phase is TaskPhase.FAILED
+    assert "OutOfMemoryError: the algorithm " in status.reason, status.reason
+    assert "ml.m5.large has 256 MiB" in status.reason
 
 
 def test_the_log_says_what_a_smaller_machine_gives(tmp_path: Path, world: AgentWorld) -> None:
