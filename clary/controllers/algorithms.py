@@ -136,11 +136,10 @@ class AlgorithmController:
 
     async def _start(self, resource: Resource, profile: str) -> None:
         key, now = _job_key(resource, profile), self._clock.now()
-        spec: Document = {
-            **validation_jobs(resource.spec)[profile],
-            "TrainingJobName": key.name,
-            "Tags": [],
-        }
+        job = validation_jobs(resource.spec)[profile]
+        spec: Document = {**job, "TrainingJobName": key.name, "Tags": []}
+        plan = job["ResourceConfig"].get("TrainingPlanArn")
+        labels = {training_job.TRAINING_PLAN_LABEL: plan} if plan else {}
         with contextlib.suppress(InUse):  # whose it is shows at the next look
             await self._store.create(
                 key,
@@ -148,7 +147,7 @@ class AlgorithmController:
                 training_job.initial_status(now),
                 phase="InProgress",
                 due_at=now,
-                labels={VALIDATION_LABEL: resource.uid},
+                labels={**labels, VALIDATION_LABEL: resource.uid},
             )
 
     async def _stop(self, resource: Resource, profile: str) -> None:

@@ -174,6 +174,30 @@ def test_an_algorithm_deleted_before_its_validation_began_starts_none() -> None:
     asyncio.run(facts())
 
 
+def test_a_validation_keeps_its_training_plan_and_leaves_no_warm_pool() -> None:
+    plan = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-plan/mine"
+    resources = {
+        "InstanceType": "ml.m5.large",
+        "InstanceCount": 1,
+        "VolumeSizeInGB": 1,
+        "TrainingPlanArn": plan,
+    }
+
+    async def facts() -> None:
+        plane = ControlPlane()
+        await plane.call(
+            "CreateAlgorithm", **validated(ResourceConfig={**resources, "KeepAlivePeriodInSeconds": 600})
+        )
+        await plane.settle(20)
+        assert (await status(plane))[0] == "Completed"
+        listed = await plane.call("ListTrainingJobs", TrainingPlanArnEquals=plan)
+        assert len(listed["TrainingJobSummaries"]) == 1
+        [job] = await jobs(plane)
+        assert job["ResourceConfig"] == resources
+
+    asyncio.run(facts())
+
+
 def test_long_names_give_job_names_that_clients_accept() -> None:
     async def facts() -> None:
         plane = ControlPlane()

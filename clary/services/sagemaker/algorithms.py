@@ -21,13 +21,7 @@ from clary.services.sagemaker.quotas import within_training_quotas
 from clary.services.sagemaker.tags import check_tags
 from clary.services.sagemaker.training_jobs import check_training_request, with_defaults
 
-_OF_THE_JOB = (
-    "HyperParameters",
-    "InputDataConfig",
-    "OutputDataConfig",
-    "ResourceConfig",
-    "StoppingCondition",
-)
+_OF_THE_JOB = ("HyperParameters", "InputDataConfig", "OutputDataConfig", "StoppingCondition")
 
 
 @operation("sagemaker")
@@ -114,6 +108,11 @@ def _validation_jobs(arn: str, request: Members) -> dict[str, Any]:
                 "TrainingInputMode": definition["TrainingInputMode"],
             },
             **{member: definition[member] for member in _OF_THE_JOB if member in definition},
+            "ResourceConfig": {
+                member: value
+                for member, value in definition["ResourceConfig"].items()
+                if member != "KeepAlivePeriodInSeconds"  # a validation leaves no warm pool behind
+            },
         }
         try:
             job = resolve(job, arn, request["TrainingSpecification"])
