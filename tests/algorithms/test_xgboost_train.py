@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -198,13 +199,10 @@ def test_libsvm_is_the_format_where_none_is_said(folder: Any) -> None:
     assert folder.model.exists()
 
 
-def test_parquet_without_its_library_names_what_to_install(folder: Any) -> None:
-    try:
-        import pyarrow  # noqa: F401
-
-        pytest.skip("pyarrow is installed")
-    except ImportError:
-        pass
+def test_parquet_without_its_library_names_what_to_install(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # an import of it fails
     folder.channel("train", {"data.parquet": b"PAR1"}, "application/x-parquet")
     assert "data.parquet: reading parquet needs pyarrow" in refusal(folder)
 

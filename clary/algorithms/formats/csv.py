@@ -10,7 +10,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy
@@ -50,16 +50,7 @@ def read_csv(data: bytes, name: str) -> CsvRows:
     Raises `ClientError` naming ``name``, line and column for a field that is no number, a row of another
     length, a header, an empty file, or text that is not UTF-8.
     """
-    data = data.removeprefix(_BYTE_ORDER_MARK)
-    delimiter = sniff_delimiter(data)
-    parts: list[CsvRows] = []
-    for first_line, piece in line_pieces(data):
-        columns = parts[0].values.shape[1] if parts else None
-        part = _read_plain(piece, delimiter, first_line)
-        if part is None or columns not in (None, part.values.shape[1]):
-            part = _read_carefully(piece, delimiter, name, first_line, columns)
-        if part is not None:
-            parts.append(part)
+    parts = list(read_csv_pieces(line_pieces(data), name))
     if not parts:
         raise ClientError(f"{name}: the file holds no rows.")
     if len(parts) == 1:
@@ -67,6 +58,42 @@ def read_csv(data: bytes, name: str) -> CsvRows:
     return CsvRows(
         numpy.concatenate([part.values for part in parts]), numpy.concatenate([part.lines for part in parts])
     )
+
+
+def read_csv_pieces(pieces: Iterable[tuple[int, bytes]], name: str) -> Iterator[CsvRows]:
+    """The rows of each piece of a text; see `line_pieces`. Raises `ClientError` as `read_csv` does, except
+    for a text without rows."""
+    delimiter, columns = "", None
+    for first_line, piece in pieces:
+        if first_line == 1:
+            piece = piece.removeprefix(_BYTE_ORDER_MARK)
+        delimiter = delimiter or (sniff_delimiter(piece) if piece.strip() else "")
+        if not delimiter:
+            continue
+        part = _read_plain(piece, delimiter, first_line)
+        if part is None or columns not in (None, part.values.shape[1]):
+            part = _read_carefully(piece, delimiter, name, first_line, columns)
+        if part is not None:
+            columns = part.values.shape[1]
+            yield part
+
+
+def line_pieces_of(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """As `line_pieces`, of a stream: what a block has after its last line's end goes with the next."""
+    line = 1
+    rest: list[bytes] = []
+    for block in blocks:
+        end = block.rfind(b"\n") + 1
+        if not end:
+            rest.append(block)
+            continue
+        whole = block if not rest and end == len(block) else b"".join((*rest, block[:end]))
+        for first, piece in line_pieces(whole):
+            yield line + first - 1, piece
+        line += whole.count(b"\n")
+        rest = [block[end:]] if end < len(block) else []
+    if rest:
+        yield line, b"".join(rest)
 
 
 def line_pieces(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -64,9 +64,16 @@ def read_libsvm(data: bytes, name: str, *, label_optional: bool = False) -> Libs
 
     Raises `ClientError` naming ``name``, line and column (of the token) of what cannot be read.
     """
+    return read_libsvm_pieces(line_pieces(data), name, label_optional=label_optional)
+
+
+def read_libsvm_pieces(
+    pieces: Iterable[tuple[int, bytes]], name: str, *, label_optional: bool = False
+) -> LibsvmRows:
+    """All rows of the pieces of a text; see `line_pieces`. Raises as `read_libsvm` does."""
     parts = []
     with numpy.errstate(over="ignore"):  # what 32 bits cannot hold is infinite
-        for first_line, piece in line_pieces(data):
+        for first_line, piece in pieces:
             part = None if label_optional else _read_plain(piece, first_line)
             part = part or _read_carefully(piece, name, first_line, label_optional)
             if len(part.labels):

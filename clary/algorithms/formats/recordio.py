@@ -7,7 +7,7 @@ multiple of 4. The message's fields are those of the SDK's ``record.proto``; the
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,10 @@ class Record:
     label: Mapping[str, Tensor]
 
 
-def read_frames(data: bytes, name: str) -> Iterator[bytes]:
-    """The payloads in ``data``. Raises `ClientError` for broken framing."""
-    position, number = 0, 0
+def read_frames(data: bytes, name: str, first: int = 1) -> Iterator[bytes]:
+    """The payloads in ``data``, whose first record is number ``first``. Raises `ClientError` for broken
+    framing."""
+    position, number = 0, first - 1
     pieces: list[bytes] = []
     view = memoryview(data)
     while position < len(data):
@@ -78,6 +79,63 @@ def read_frames(data: bytes, name: str) -> Iterator[bytes]:
             pieces = []
     if pieces:
         raise ClientError(f"{name}, record {number + 1}: the file ends within the record.")
+
+
+def read_frames_of(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """The payloads of a stream. Raises `ClientError` for broken framing."""
+    for first, piece in record_pieces(blocks):
+        yield from read_frames(piece, name, first)
+
+
+def record_pieces(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The stream in pieces of whole records, with the number of each one's first record, from 1.
+
+    What is broken is left for the reader of the piece to complain of.
+    """
+    number = 1
+    rest = bytearray()
+    for block in blocks:
+        rest += block
+        end, count = _whole_records(rest)
+        if end:
+            with memoryview(rest) as view:
+                piece = bytes(view[:end])
+            del rest[:end]
+            yield number, piece
+            number += count
+    if rest:
+        yield number, bytes(rest)
+
+
+def _whole_records(data: bytearray) -> tuple[int, int]:
+    """Where the last whole record of ``data`` ends, and how many there are up to there."""
+    if len(data) < 8:
+        return 0, 0
+    end, count = _uniform_records(data)
+    position = end
+    while position + 8 <= len(data):
+        magic, word = struct.unpack_from("<II", data, position)
+        if magic != MAGIC:
+            return len(data), count
+        length = word & MAX_RECORD_BYTES
+        position += 8 + length + (-length % 4)
+        if position > len(data):
+            break
+        if word >> 29 in (_WHOLE, _LAST):
+            end, count = position, count + 1
+    return end, count
+
+
+def _uniform_records(data: bytearray) -> tuple[int, int]:
+    """As `_whole_records`, as far as all records are as long as the first."""
+    magic, length = struct.unpack_from("<II", data)
+    if magic != MAGIC or length > MAX_RECORD_BYTES:
+        return 0, 0
+    size = 8 + length + (-length % 4)
+    rows = numpy.frombuffer(data, numpy.uint8, len(data) // size * size).reshape(-1, size)[:, :8]
+    others = numpy.flatnonzero((rows != rows[:1]).any(axis=1))
+    count = int(others[0]) if others.size else len(rows)
+    return count * size, count
 
 
 def write_frame(payload: bytes) -> bytes:
@@ -110,9 +168,12 @@ def write_record(features: Mapping[str, Tensor], label: Mapping[str, Tensor]) ->
     return b"".join(pieces)
 
 
-def read_rows(data: bytes, name: str) -> Iterator[Record]:
-    """The records of a file. Raises `ClientError` naming ``name`` and the record."""
-    for number, payload in enumerate(read_frames(data, name), 1):
+def read_rows(data: bytes, name: str, first: int = 1) -> Iterator[Record]:
+    """The records of a file, or of a piece of it that begins with record number ``first``.
+
+    Raises `ClientError` naming ``name`` and the record.
+    """
+    for number, payload in enumerate(read_frames(data, name, first), first):
         yield read_record(payload, f"{name}, record {number}")
 
 
@@ -125,13 +186,14 @@ class DenseRows:
     labels: Array | None
 
 
-def read_dense(data: bytes, name: str) -> DenseRows | None:
+def read_dense(data: bytes, name: str, number: int = 1) -> DenseRows | None:
     """The rows of a file whose records all have the same layout, read at once; ``None`` for any other file.
+    ``number`` is the first record's, where ``data`` is a piece of a file.
 
     Raises `ClientError` if the first record is broken.
     """
-    first = next(read_frames(data, name), None)
-    if first is None or set(_keys(read_record(first, f"{name}, record 1"))) - {"values"}:
+    first = next(read_frames(data, name, number), None)
+    if first is None or set(_keys(read_record(first, f"{name}, record {number}"))) - {"values"}:
         return None
     size = 8 + len(first) + -len(first) % 4
     spans = list(_packed_spans(first, 8))

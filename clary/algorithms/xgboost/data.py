@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -20,17 +20,16 @@ from clary.algorithms.formats.content_type import (
     label_size,
     parse_content_type,
 )
-from clary.algorithms.formats.csv import Lines, Matrix, read_csv
-from clary.algorithms.formats.libsvm import read_libsvm
-from clary.algorithms.formats.recordio import Record, Tensor, read_dense, read_rows
+from clary.algorithms.formats.csv import Lines, Matrix, line_pieces_of, read_csv_pieces
+from clary.algorithms.formats.libsvm import read_libsvm_pieces
+from clary.algorithms.formats.parquet import read_parquet
+from clary.algorithms.formats.recordio import Record, Tensor, read_dense, read_rows, record_pieces
+from clary.algorithms.formats.streams import NoData, Stream, channel_streams, is_piped
+from clary.algorithms.job import Job
 from clary.algorithms.xgboost.library import library_message
 
-DEEPEST_FOLDER = 3
-
-
-class NoRows(ClientError):
-    """A channel has no data, which is no fault of a host among several."""
-
+# The image of this version, and those after it, refuse Pipe mode.
+_FIRST_WITHOUT_PIPE = 3
 
 Features = Any  # a dense (rows, columns) float32 array, or a csr_matrix
 
@@ -64,25 +63,13 @@ class _Place:
     lines: Lines
 
 
-def data_files(folder: Path) -> list[Path]:
-    """Files to depth 3, in name order; those whose name begins with ``.`` or ``_`` are skipped.
+def read_channel(job: Job, channel: str, *, csv_weights: bool) -> Rows:
+    """All rows of a channel of the job, in whatever input mode.
 
-    Raises `NoRows` if there are none.
+    Raises `ClientError` naming file and place of what will not do, `NoData` if there is nothing at all, and
+    `NothingTrained` if the job is told to stop meanwhile.
     """
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and len(path.relative_to(folder).parts) <= DEEPEST_FOLDER
-        and not path.name.startswith((".", "_"))
-    ]
-    if not found:
-        raise NoRows(f"The channel '{folder.name}' holds no files.")
-    return found
-
-
-def read_channel(folder: Path, content_type: str, *, csv_weights: bool) -> Rows:
-    """All rows of a channel. Raises `ClientError` naming file and place of what will not do."""
+    content_type = job.input_config[channel].get("ContentType") or LIBSVM
     media, parameters = parse_content_type(content_type)
     if media == CSV and label_size(parameters, 1) != 1:
         raise ClientError(
@@ -92,19 +79,33 @@ def read_channel(folder: Path, content_type: str, *, csv_weights: bool) -> Rows:
     reader = {CSV: _csv, LIBSVM: _libsvm, PARQUET: _parquet, RECORDIO: _recordio}.get(media)
     if reader is None:
         raise ClientError(
-            f"The content type '{content_type}' of channel '{folder.name}' is not one of {CSV}, {LIBSVM}, "
+            f"The content type '{content_type}' of channel '{channel}' is not one of {CSV}, {LIBSVM}, "
             f"{PARQUET}, {RECORDIO}."
         )
+    if is_piped(job, channel):
+        _check_piped(job, channel, media)
     parts = []
-    for path in data_files(folder):
-        data = path.read_bytes()
-        if data.strip():
-            part = reader(data, f"{folder.name}/{path.relative_to(folder)}", csv_weights)
+    for stream in channel_streams(job, channel):
+        for part in reader(stream, csv_weights):
             _check_labels(part)
             parts.append(part)
     if not parts:
-        raise NoRows(f"The files of channel '{folder.name}' are empty.")
+        raise NoData(f"The files of channel '{channel}' are empty.")
     return join(parts)
+
+
+def _check_piped(job: Job, channel: str, media: str) -> None:
+    major = job.version.partition(".")[0]
+    if major.isdecimal() and int(major) >= _FIRST_WITHOUT_PIPE:
+        raise ClientError(
+            f"Pipe mode is not supported by version {job.version} (channel '{channel}'); "
+            "use File or FastFile."
+        )
+    if media == LIBSVM:
+        raise ClientError(
+            f"Pipe mode is not supported for {LIBSVM} (channel '{channel}'); "
+            "use File or FastFile, or another content type."
+        )
 
 
 def to_dmatrix(rows: Rows, threads: int) -> Any:
@@ -121,20 +122,22 @@ def join(parts: Sequence[Rows]) -> Rows:
     """The rows of all ``parts``, one after the other. Raises `ClientError` if their columns differ."""
     if len(parts) == 1:
         return parts[0]
-    widths = {part.features.shape[1] for part in parts}
-    if isinstance(parts[0].features, csr_matrix):
+    sparse = [part.features for part in parts if isinstance(part.features, csr_matrix)]
+    first = next((part for part in parts if not isinstance(part.features, csr_matrix)), None)
+    width = max(part.features.shape[1] for part in parts)
+    if first is not None:
         for part in parts:
-            part.features.resize(part.features.shape[0], max(widths))
-        features = vstack([part.features for part in parts], format="csr")
-    else:
-        first = parts[0].features.shape[1]
-        for part in parts:
-            if part.features.shape[1] != first:
+            more = part.features.shape[1] - first.features.shape[1]
+            # Sparse rows may lack columns.
+            if more > 0 or (more and not isinstance(part.features, csr_matrix)):
                 raise ClientError(
                     f"{part.places[0].name} has {part.features.shape[1]} feature columns, but "
-                    f"{parts[0].places[0].name} has {first}."
+                    f"{first.places[0].name} has {first.features.shape[1]}."
                 )
+    if not sparse:
         features = numpy.concatenate([part.features for part in parts])
+    else:
+        features = vstack([_as_sparse(part.features, width) for part in parts], format="csr")
     weighted = any(part.weights is not None for part in parts)
     grouped = any(part.groups is not None for part in parts)
     if grouped and not all(part.groups is not None for part in parts):
@@ -151,6 +154,16 @@ def join(parts: Sequence[Rows]) -> Rows:
     )  # fmt: skip
 
 
+def _as_sparse(features: Features, width: int) -> csr_matrix:
+    """``features`` with every entry that it has: a zero is not a missing value."""
+    if isinstance(features, csr_matrix):
+        features.resize(features.shape[0], width)
+        return features
+    rows = features.shape[0]
+    indices = numpy.tile(numpy.arange(width, dtype=numpy.int32), rows)
+    return csr_matrix((features.reshape(-1), indices, numpy.arange(rows + 1) * width), (rows, width))
+
+
 def _check_labels(rows: Rows) -> None:
     wrong = numpy.flatnonzero(~numpy.isfinite(rows.labels))
     if wrong.size:
@@ -162,52 +175,64 @@ def _check_labels(rows: Rows) -> None:
             raise ClientError(f"{rows.place(int(wrong[0]))}: a weight must be a number of at least 0.")
 
 
-def _csv(data: bytes, name: str, csv_weights: bool) -> Rows:
-    rows = read_csv(data, name)
+def _csv(stream: Stream, csv_weights: bool) -> Iterator[Rows]:
+    name = stream.name
     first = 2 if csv_weights else 1
-    if rows.values.shape[1] <= first:
-        raise ClientError(
-            f"{name}: {rows.values.shape[1]} column(s), but there must be a label"
-            f"{', a weight' if csv_weights else ''} and at least one feature."
+    for rows in read_csv_pieces(line_pieces_of(stream.blocks()), name):
+        if rows.values.shape[1] <= first:
+            raise ClientError(
+                f"{name}: {rows.values.shape[1]} column(s), but there must be a label"
+                f"{', a weight' if csv_weights else ''} and at least one feature."
+            )
+        yield Rows(
+            rows.values[:, first:],
+            rows.values[:, 0],
+            rows.values[:, 1] if csv_weights else None,
+            places=[_Place(name, "line", rows.lines)],
         )
-    return Rows(
-        rows.values[:, first:],
-        rows.values[:, 0],
-        rows.values[:, 1] if csv_weights else None,
-        places=[_Place(name, "line", rows.lines)],
-    )
 
 
-def _libsvm(data: bytes, name: str, csv_weights: bool) -> Rows:
-    rows = read_libsvm(data, name)
-    return Rows(rows.features, rows.labels, rows.weights, rows.groups, [_Place(name, "line", rows.lines)])
+def _libsvm(stream: Stream, csv_weights: bool) -> Iterator[Rows]:
+    name = stream.name
+    pieces = line_pieces_of(stream.blocks())
+    first = next((piece for piece in pieces if piece[1].strip()), None)
+    if first is not None:
+        rows = read_libsvm_pieces(itertools.chain([first], pieces), name)
+        yield Rows(rows.features, rows.labels, rows.weights, rows.groups, [_Place(name, "line", rows.lines)])
 
 
-def _recordio(data: bytes, name: str, csv_weights: bool) -> Rows:
-    dense = read_dense(data, name)
-    if dense is not None and dense.labels is not None and dense.labels.shape[1]:
-        features, labels = dense.features.astype(numpy.float32), dense.labels[:, 0].astype(numpy.float32)
-    else:
-        records = list(read_rows(data, name))
-        if not records:
-            raise ClientError(f"{name}: the file holds no records.")
-        labels = numpy.array(list(_labels(records, name)), numpy.float32)
-        features = record_features(records, name)
-    places = [_Place(name, "record", numpy.arange(1, len(labels) + 1))]
-    return Rows(features, labels, places=places)
+def _recordio(stream: Stream, csv_weights: bool) -> Iterator[Rows]:
+    name = stream.name
+    for number, data in record_pieces(stream.blocks()):
+        dense = read_dense(data, name, number)
+        if dense is not None and dense.labels is not None and dense.labels.shape[1]:
+            features = dense.features.astype(numpy.float32, copy=False)
+            labels = dense.labels[:, 0].astype(numpy.float32)
+        else:
+            records = list(read_rows(data, name, number))
+            labels = numpy.array(list(_labels(records, name, number)), numpy.float32)
+            features = record_features(records, name, number)
+        yield Rows(
+            features,
+            labels,
+            places=[_Place(name, "record", numpy.arange(number, number + len(labels)))],
+        )
 
 
-def _labels(records: Sequence[Record], name: str) -> Iterator[float]:
-    for number, record in enumerate(records, 1):
+def _labels(records: Sequence[Record], name: str, first: int) -> Iterator[float]:
+    for number, record in enumerate(records, first):
         label = record.label.get("values")
         if label is None or not len(label.values):
             raise ClientError(f"{name}, record {number}: the record has no label named 'values'.")
         yield float(label.values[0])
 
 
-def record_features(records: Sequence[Record], name: str) -> Features:
-    """The features keyed ``values`` of ``records``: dense if all are, else sparse. Raises `ClientError`."""
-    tensors = list(_tensors(records, name))
+def record_features(records: Sequence[Record], name: str, first: int = 1) -> Features:
+    """The features keyed ``values`` of ``records``: dense if all are, else sparse.
+
+    Raises `ClientError` naming the record; ``first`` is the first one's number.
+    """
+    tensors = list(_tensors(records, name, first))
     if all(tensor.keys is None for tensor in tensors):
         widths = {len(tensor.values) for tensor in tensors}
         if len(widths) > 1:
@@ -217,7 +242,7 @@ def record_features(records: Sequence[Record], name: str) -> Features:
     if widest >= 2**31:
         raise ClientError(f"{name}: a record's shape of {widest} is too large.")
     indices, values, starts = [], [], [0]
-    for number, tensor in enumerate(tensors, 1):
+    for number, tensor in enumerate(tensors, first):
         keys = tensor.keys if tensor.keys is not None else numpy.arange(len(tensor.values))
         if len(keys) and int(keys.max()) >= widest:
             raise ClientError(f"{name}, record {number}: the key {keys.max()} is beyond the shape {widest}.")
@@ -230,34 +255,18 @@ def record_features(records: Sequence[Record], name: str) -> Features:
     )
 
 
-def _tensors(records: Sequence[Record], name: str) -> Iterator[Tensor]:
-    for number, record in enumerate(records, 1):
+def _tensors(records: Sequence[Record], name: str, first: int) -> Iterator[Tensor]:
+    for number, record in enumerate(records, first):
         if "values" not in record.features:
             raise ClientError(f"{name}, record {number}: the record has no feature named 'values'.")
         yield record.features["values"]
 
 
-def _parquet(data: bytes, name: str, csv_weights: bool) -> Rows:
-    try:
-        import pyarrow  # type: ignore[import-not-found]
-        import pyarrow.parquet  # type: ignore[import-not-found]
-    except ImportError:
-        raise ClientError(
-            f"{name}: reading parquet needs pyarrow, which is not installed: pip install pyarrow."
-        ) from None
-    try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-        columns = [column.to_numpy().astype(numpy.float32) for column in table.columns]
-    except (pyarrow.ArrowException, ValueError, TypeError) as error:
-        raise ClientError(f"{name}: {error}") from None
-    if len(columns) < 2:
-        raise ClientError(
-            f"{name}: {len(columns)} column(s), but there must be a label and at least one feature."
-        )
-    places = [_Place(name, "row", numpy.arange(1, len(columns[0]) + 1))]
-    return Rows(numpy.column_stack(columns[1:]), columns[0], places=places)
-
-
-def channel_content_type(config: Mapping[str, Mapping[str, str]], channel: str) -> str:
-    """What the job says of a channel; LIBSVM where it says nothing."""
-    return config.get(channel, {}).get("ContentType") or LIBSVM
+def _parquet(stream: Stream, csv_weights: bool) -> Iterator[Rows]:
+    for name, first, values in read_parquet(stream):
+        if values.shape[1] < 2:
+            raise ClientError(
+                f"{name}: {values.shape[1]} column(s), but there must be a label and at least one feature."
+            )
+        places = [_Place(name, "row", numpy.arange(first, first + len(values)))]
+        yield Rows(values[:, 1:], values[:, 0], places=places)

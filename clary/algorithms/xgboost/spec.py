@@ -22,6 +22,7 @@ CONTENT_TYPES = (
     "text/libsvm", "text/x-libsvm", "libsvm", "text/csv", "csv", "application/x-parquet", "parquet",
     "application/x-recordio-protobuf", "recordio-protobuf",
 )  # fmt: skip
+_INPUT_MODES = ("File", "FastFile", "Pipe")
 DEFAULT_OBJECTIVE = "reg:squarederror"
 OBJECTIVES = (
     "binary:logistic", "binary:logitraw", "binary:hinge", "count:poisson", "multi:softmax", "multi:softprob",
@@ -276,8 +277,8 @@ SPEC = AlgorithmSpec(
     hyperparameters=HYPERPARAMETERS,
     metrics=_metrics(),
     channels=(
-        Channel("train", True, CONTENT_TYPES),
-        Channel("validation", False, CONTENT_TYPES),
+        Channel("train", True, CONTENT_TYPES, _INPUT_MODES),
+        Channel("validation", False, CONTENT_TYPES, _INPUT_MODES),
         Channel("code", False, ()),
     ),
     request_types=("text/csv", "text/libsvm", "application/x-recordio-protobuf"),

@@ -9,10 +9,11 @@ import xgboost
 
 from clary.algorithms.cluster import Cluster, joined
 from clary.algorithms.faults import ClientError, NothingTrained
+from clary.algorithms.formats.streams import NoData
 from clary.algorithms.job import Job
 from clary.algorithms.xgboost.boosting import RoundWatch, boost
 from clary.algorithms.xgboost.checkpoints import latest_checkpoint, save_model, write_model
-from clary.algorithms.xgboost.data import NoRows, Rows, channel_content_type, read_channel, to_dmatrix
+from clary.algorithms.xgboost.data import Rows, read_channel, to_dmatrix
 from clary.algorithms.xgboost.hosts import Agreement, agree, group, start_tracker
 from clary.algorithms.xgboost.library import booster_from
 from clary.algorithms.xgboost.plan import Plan, make_plan
@@ -111,11 +112,9 @@ def _refuse_what_one_host_must_do(plan: Plan) -> None:
 
 def _read(job: Job, channel: str, weighted: bool, *, optional: bool) -> Rows | None:
     """The rows of a channel; ``None`` if it has none, where that may be."""
-    folder = job.channel(channel)
-    assert folder is not None
     try:
-        return read_channel(folder, channel_content_type(job.input_config, channel), csv_weights=weighted)
-    except NoRows:
+        return read_channel(job, channel, csv_weights=weighted)
+    except NoData:
         if optional:
             return None
         raise
