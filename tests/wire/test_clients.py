@@ -118,6 +118,8 @@ def test_sdk_3_trains_by_an_algorithms_arn(run_client: RunClient) -> None:
     seen = run_client("sdk3", "python", "sdk3_algorithm.py")
     assert seen["status"] == "Completed"
     assert seen["hyperparameters"] == PUBLISHED
+    assert seen["trainer_status"] == "Completed"
+    assert seen["trainer_algorithm"] == seen["arn"]
     assert seen["listed"] == ["sdk3-algorithm"]
     assert seen["left"] == []
 

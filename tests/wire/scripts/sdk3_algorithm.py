@@ -1,4 +1,4 @@
-"""SageMaker Python SDK 3.x: the Algorithm resource, and a TrainingJob resource that names it."""
+"""SageMaker Python SDK 3.x: the Algorithm resource; ModelTrainer and a TrainingJob resource name it."""
 
 import boto3
 from data import breast_cancer, report
@@ -14,6 +14,9 @@ from sagemaker.core.shapes import (
     S3DataSource,
     StoppingCondition,
 )
+from sagemaker.train import ModelTrainer
+from sagemaker.train.configs import Compute, InputData
+from sagemaker.train.configs import OutputDataConfig as TrainerOutput
 
 session = Session()
 role = get_execution_role()
@@ -43,6 +46,18 @@ job = TrainingJob.create(
 )
 job.wait(poll=1)
 job.refresh()
+trainer = ModelTrainer(
+    algorithm_name=arn,
+    role=role,
+    base_job_name="sdk3-trainer",
+    compute=Compute(instance_type="ml.m5.large", instance_count=1),
+    output_data_config=TrainerOutput(s3_output_path=output_uri),
+    hyperparameters={"objective": "binary:logistic", "num_round": 3},
+    sagemaker_session=session,
+)
+trainer.train([InputData(channel_name="train", data_source=train_uri, content_type="text/csv")])
+trained = trainer._latest_training_job
+trained.refresh()
 listed = [each.algorithm_name for each in Algorithm.get_all(name_contains="sdk3", sort_by="Name")]
 algorithm.delete()
 algorithm.wait_for_delete(poll=1, timeout=60)
@@ -51,5 +66,7 @@ report(
     listed=listed,
     status=job.training_job_status,
     hyperparameters=job.hyper_parameters,
+    trainer_status=trained.training_job_status,
+    trainer_algorithm=trained.algorithm_specification.algorithm_name,
     left=[each.algorithm_name for each in Algorithm.get_all(name_contains="sdk3")],
 )
