@@ -136,6 +136,8 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             task_processes=settings.task_processes,
             cgroups=settings.control_groups,
             file_systems=parse_file_systems(settings.file_systems, data),
+            docker_host=settings.docker_host,
+            docker_pull=settings.docker_pull,
         )
         stack.push_async_exit(_ending(driver))
         await driver.open()

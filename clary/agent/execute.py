@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clary.agent.limits import Violation
-from clary.agent.runtimes.process import Ending, RunningProgram
+from clary.agent.runtimes.process import Ending
+from clary.agent.runtimes.running import Running
 from clary.agent.stopping import StopRequests
 from clary.agent.watch import Watch
 from clary.resources.task import StopCause
@@ -95,7 +96,7 @@ class Execution:
 
 
 def execute(
-    running: RunningProgram,
+    running: Running,
     on_line: Callable[[str], None],
     stop: StopRequests,
     *,

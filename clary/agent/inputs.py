@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from clary.agent.aws import Patience
 from clary.agent.channels import augmented
@@ -27,6 +28,7 @@ from clary.agent.channels.pipe import ChannelPipe
 from clary.agent.channels.stream import Stretch, Stretches
 from clary.agent.failure import TaskFailed
 from clary.agent.limits import Violation, size_text
+from clary.agent.runtimes.container import ContainerProgram
 from clary.agent.runtimes.mounts import Mount, steps
 from clary.agent.runtimes.program import Program
 from clary.agent.s3_transfer import S3Transfer, disk_trouble
@@ -39,6 +41,9 @@ _PROGRESS_SECONDS = 2.0  # between changes of the status message
 _DOWNLOADING = "Downloading input data"
 
 
+_Seeing = TypeVar("_Seeing", bound="Program | ContainerProgram")
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What `bring_channels` made ready. ``mounts`` are directories that the program is to see."""
@@ -49,7 +54,7 @@ class Inputs:
     scratch: Path
     transfer: Callable[[Callable[[], bool]], S3Transfer]
 
-    def seen_by(self, program: Program) -> Program:
+    def seen_by(self, program: _Seeing) -> _Seeing:
         """``program`` with the directories that channels are."""
         return replace(program, mounts=(*program.mounts, *self.mounts))
 

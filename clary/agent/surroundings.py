@@ -32,6 +32,8 @@ class AgentSettings:
     task_processes: int = 4096  # that one task may have, threads included
     cgroups: bool = True  # whether tasks get control groups, where this machine allows them
     file_systems: Mapping[str, str] = field(default_factory=dict)  # id -> directory; see `mounts`
+    docker_host: str = ""  # address of the container engine; "": where engines usually are
+    docker_pull: str = "missing"  # see `clary.resources.container_record.PULL_POLICIES`
 
     @property
     def runtime(self) -> ProcessRuntimeSettings:

@@ -82,7 +82,8 @@ class ProgramWatch:
         if self._cgroup is None:
             return None
         if self._cgroup.memory_kills():
-            return Violation(_out_of_memory(self._limits, self._cgroup.memory_peak_bytes(), exact=False))
+            peak = self._cgroup.memory_peak_bytes()
+            return Violation(out_of_memory_reason(self._limits, peak, exact=False))
         if self._cgroup.refused_processes():
             return Violation(_too_many_processes(self._limits))
         return None
@@ -99,7 +100,7 @@ class ProgramWatch:
         if self._entered:
             return None
         used = self._tree.memory_above(self._limits.memory_bytes, processes)
-        return Violation(_out_of_memory(self._limits, used, exact=True)) if used else None
+        return Violation(out_of_memory_reason(self._limits, used, exact=True)) if used else None
 
 
 class Confinement:
@@ -192,7 +193,8 @@ def _take_processors(cpu_count: float, folder: Path, locks: list[int]) -> Sequen
     return sorted([*taken, *random.SystemRandom().sample(others, wanted - len(taken))])
 
 
-def _out_of_memory(limits: TaskLimits, used: int, *, exact: bool) -> str:
+def out_of_memory_reason(limits: TaskLimits, used: int, *, exact: bool) -> str:
+    """Why a task was killed that held ``used`` bytes; ``exact`` says that these were counted."""
     remedy = (
         "Choose an instance type with more memory, or have the algorithm hold less at a time (smaller "
         "batches, fewer workers)."

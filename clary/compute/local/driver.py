@@ -31,6 +31,7 @@ from typing import Any
 from clary.compute.driver import Capacity
 from clary.compute.instance_types import machine_memory_bytes
 from clary.compute.local.addresses import cluster_addresses
+from clary.compute.local.containers import LeftContainers
 from clary.compute.local.fencing import HOW_TO_INSTALL, SandboxUnavailable, bubblewrap_works
 from clary.compute.local.processes import (
     ANSWER_SECONDS,
@@ -41,6 +42,7 @@ from clary.compute.local.processes import (
     launch_algorithm_fork_server,
 )
 from clary.compute.local.queue import TaskQueue
+from clary.resources.container_record import PULL_POLICIES
 from clary.resources.task import (
     StopCause,
     TaskPhase,
@@ -82,12 +84,16 @@ class LocalDriver:
         cgroups: bool = True,
         preload: bool = True,
         file_systems: Mapping[str, str] | None = None,
+        docker_host: str = "",
+        docker_pull: str = "missing",
     ) -> None:
         """``file_systems`` are those that jobs may read, id to directory."""
         if sandbox not in ("auto", "bubblewrap", "none"):
             raise ValueError(f"'sandbox' must be auto, bubblewrap or none, not {sandbox!r}.")
         if task_processes < 1:
             raise ValueError(f"'task_processes' must be at least 1, not {task_processes}.")
+        if docker_pull not in PULL_POLICIES:
+            raise ValueError(f"'docker_pull' must be one of {', '.join(PULL_POLICIES)}, not {docker_pull!r}.")
         self._data = data.absolute()
         self._sandbox = sandbox
         self._cpu_count = cpu_count or float(os.cpu_count() or 1)
@@ -95,7 +101,9 @@ class LocalDriver:
         self._task_processes, self._cgroups = task_processes, cgroups
         self._preload = preload
         self._file_systems = dict(file_systems or {})
+        self._docker = {"docker_host": docker_host, "docker_pull": docker_pull}
         self._tasks = self._data / "tasks"
+        self._containers = LeftContainers(self._tasks)
         self._environments = self._data / "environments"
         self._run = _runtime_folder(self._data)
         self.fencing = ""  # namespaces, bubblewrap or none, once it is open
@@ -176,6 +184,7 @@ class LocalDriver:
         self._queue.remove(task_id)
         self._explained.pop(task_id, None)
         await self._kill_agent(folder)
+        await self._containers.remove(task_id)
         self._launched.pop(task_id, None)
         self._gone.pop(task_id, None)
         self._running.pop(task_id, None)
@@ -208,6 +217,7 @@ class LocalDriver:
             try:
                 if stop_tasks and self._opened:
                     await self._shut_down_agents()
+                    await self._containers.close(self._agent_lives)
             finally:
                 await self._let_go(forget=stop_tasks)
 
@@ -292,6 +302,7 @@ class LocalDriver:
             "memory_bytes": self._memory_bytes,
             "task_processes": self._task_processes,
             "cgroups": self._cgroups,
+            **self._docker,
         }
 
     async def _launch(self, spec: TaskSpec) -> None:
@@ -527,6 +538,7 @@ class LocalDriver:
             try:
                 for task_id in list(self._running):
                     self._tell(task_folder(self._tasks, task_id))
+                self._containers.sweep(self._agent_lives)
                 await self._admit()
             except Exception:  # noqa: BLE001 - whatever it was, the next look may succeed
                 _log.exception("looking after the tasks of this machine failed; it is tried again")
@@ -555,6 +567,9 @@ class LocalDriver:
             await self._kill_agent(folder)
             self._launched.pop(folder.path.name, None)
             self._status(folder)
+
+    def _agent_lives(self, task_id: str) -> bool:
+        return task_folder(self._tasks, task_id).agent_lives()
 
     async def _kill_agent(self, folder: TaskFolder) -> None:
         deadline = time.monotonic() + _KILL_SECONDS

@@ -1,0 +1,156 @@
+"""A training job in the user's own container: from the request to what the engine is asked to run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clary.agent.failure import TaskFailed, TaskStopped
+from clary.agent.limits import TaskLimits, Violation, task_limits
+from clary.agent.runtimes.container import (
+    CannotContain,
+    ContainerLimits,
+    ContainerProgram,
+    engine_address,
+)
+from clary.agent.runtimes.docker import Engine, RunningContainer
+from clary.agent.surroundings import Surroundings
+from clary.agent.volume import VolumeWatch
+from clary.agent.watch import FolderWatch, Watch, out_of_memory_reason
+from clary.resources.task import TrainingWork
+
+ML = "/opt/ml"
+_ALL_MAY = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
+_READ_ONLY = "input"
+
+
+def container_program(
+    around: Surroundings, work: TrainingWork, image: str, environment: Mapping[str, str]
+) -> ContainerProgram:
+    """What to run for a job with an image of the caller's; the image is there afterwards.
+
+    Raises `TaskFailed` and `TaskStopped`.
+    """
+    algorithm = _mapping(work.request.get("AlgorithmSpecification"))
+    entrypoint = tuple(str(word) for word in algorithm.get("ContainerEntrypoint") or ())
+    arguments = tuple(str(word) for word in algorithm.get("ContainerArguments") or ())
+    if not entrypoint and not arguments:
+        arguments = ("train",)
+    with _refusals(), _engine(around) as engine:
+        try:
+            image_id = engine.find_image(
+                image,
+                pull=around.settings.docker_pull,
+                say=around.report.progress,
+                abandoned=around.stop.wanted,
+            )
+        except InterruptedError:
+            raise TaskStopped from None
+    around.say(f"The image {image} is {image_id} of the engine at {engine.address}.")
+    limits = task_limits(around.spec, around.settings)
+    return ContainerProgram(
+        task_id=around.spec.id,
+        image=image,
+        image_id=image_id,
+        ml=around.folder.ml,
+        limits=ContainerLimits(
+            cpu_count=limits.cpu_count,
+            memory_bytes=limits.memory_bytes,
+            gpu_count=_gpus(around),
+            processes=limits.processes,
+        ),
+        host=work.host,
+        hosts=tuple(work.hosts),
+        cluster=_cluster_name(around),
+        entrypoint=entrypoint,
+        arguments=arguments,
+        environment={
+            **environment,
+            "AWS_REGION": around.spec.connection.region,
+            "AWS_DEFAULT_REGION": around.spec.connection.region,
+            "TRAINING_JOB_NAME": work.job_name,
+            "TRAINING_JOB_ARN": work.job_arn,
+        },
+        network=not work.request.get("EnableNetworkIsolation"),
+    )
+
+
+@contextlib.contextmanager
+def running_container(
+    around: Surroundings, program: ContainerProgram, limits: TaskLimits, volume: VolumeWatch
+) -> Iterator[tuple[RunningContainer, Watch]]:
+    """Run ``program`` while the context lasts; the watch over it. Raises `TaskFailed`."""
+    _open_to_anybody(program.ml)
+    with _refusals(), _engine(around) as engine:
+        running = engine.run(program, around.spec.connection, Path(around.settings.tasks))
+        try:
+            yield running, ContainerWatch(running, limits, volume)
+        finally:
+            running.close()
+
+
+class ContainerWatch(FolderWatch):
+    """Watches what a container writes; of its memory the engine says in the end whether it was enough."""
+
+    def __init__(self, running: RunningContainer, limits: TaskLimits, volume: VolumeWatch) -> None:
+        super().__init__(volume)
+        self._running = running
+        self._limits = limits
+
+    def last_look(self, *, succeeded: bool) -> Violation | None:
+        if not succeeded and self._running.out_of_memory:
+            return Violation(out_of_memory_reason(self._limits, self._limits.memory_bytes, exact=False))
+        return super().last_look(succeeded=succeeded)
+
+
+@contextlib.contextmanager
+def _engine(around: Surroundings) -> Iterator[Engine]:
+    engine = Engine.connect(engine_address(around.settings.docker_host))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What an engine cannot do is how the task fails."""
+    try:
+        yield
+    except CannotContain as error:
+        prefix = "ClientError" if error.callers else "InternalServerError"
+        raise TaskFailed(f"{prefix}: {error}") from error
+
+
+def _open_to_anybody(ml: Path) -> None:
+    """Let whoever the image runs as write where AWS lets it; the task's folder is closed to others."""
+    ml.chmod(0o755)
+    for path in [ml / "input", *(ml / "input").iterdir()]:
+        path.chmod(0o755)
+    for folder in (entry for entry in ml.iterdir() if entry.name != _READ_ONLY):
+        for path in [folder, *folder.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(_ALL_MAY)
+
+
+def _gpus(around: Surroundings) -> int:
+    """As many GPUs as the instance type has and this machine gives; the log says if that is fewer."""
+    asked = around.spec.gpu_count
+    there = len(list(Path("/dev").glob("nvidia[0-9]*"))) if asked else 0
+    if there < asked:
+        around.say(f"{around.spec.work.instance_type} has {asked} GPUs; this machine gives {there}.")
+    return min(asked, there)
+
+
+def _cluster_name(around: Surroundings) -> str:
+    """The same for all hosts of an attempt, and for no others of this machine."""
+    text = "\n".join([around.settings.tasks, *(around.spec.gang or (around.spec.id,))])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
