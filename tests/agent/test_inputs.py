@@ -18,7 +18,7 @@ from clary.agent.inputs import Inputs, bring_channels
 from clary.agent.s3_transfer import S3Location, S3Transfer
 from clary.resources.task import TrainingWork
 from clary.testing.agent_surroundings import agent_surroundings
-from clary.testing.agent_world import LOG_GROUP, AgentWorld, channel, training_spec
+from clary.testing.agent_world import AgentWorld, channel, training_spec
 
 
 def transfer_for(world: AgentWorld, abandoned: bool = False) -> S3Transfer:

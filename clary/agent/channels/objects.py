@@ -196,8 +196,8 @@ def check_names(found: Sequence[Found], channel: str) -> None:
         ):
             raise TaskFailed(
                 f"ClientError: Data download failed:channel {channel!r}: the key of {_shown(uri)} cannot be "
-                "a file name: it has an empty, relative or overlong component. Rename the object, or read the "
-                "channel in Pipe mode."
+                "a file name: it has an empty, relative or overlong component. Rename the object, or read "
+                "the channel in Pipe mode."
             )
         if relative in files:
             raise TaskFailed(
