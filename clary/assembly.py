@@ -26,8 +26,13 @@ from clary.compute.local.driver import LocalDriver
 from clary.compute.local.fencing import SandboxUnavailable
 from clary.controllers.algorithms import AlgorithmController
 from clary.controllers.endpoints import EndpointController
+from clary.controllers.event_delivery import EventDelivery
+from clary.controllers.event_router import EventRouter
+from clary.controllers.event_targets import EventTargets
+from clary.controllers.state_change_feed import StateChangeFeed
 from clary.controllers.training_jobs import TrainingJobController, owner_key
 from clary.controllers.work_loop import WorkLoop
+from clary.event_bus.sqlite_events import SqliteEventStore
 from clary.faults import InUse
 from clary.objects.filesystem.store import FilesystemObjectStore
 from clary.objects.object_store import ObjectStore
@@ -38,6 +43,7 @@ from clary.protocol.listeners import serve
 from clary.protocol.models import ServiceModels
 from clary.protocol.signature import Authenticator
 from clary.protocol.wire import Call, ReplyMembers
+from clary.queues.sqlite_queues import SqliteQueueStore
 from clary.running_server import (
     AlreadyRunning,
     RunningServer,
@@ -128,6 +134,10 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
         logs, metrics = SqliteLogStore(telemetry, clock), SqliteMetricStore(telemetry)
         stack.push_async_callback(logs.close)
         stack.push_async_callback(metrics.close)
+        queues = SqliteQueueStore(data / "queues.sqlite", clock)
+        stack.push_async_callback(queues.close)
+        events = SqliteEventStore(data / "events.sqlite", clock)
+        stack.push_async_callback(events.close)
         driver = LocalDriver(
             data,
             sandbox=settings.sandbox,
@@ -143,7 +153,9 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
         await driver.open()
         await _ensure_execution_role(store, root.account)
         quotas = parse_quotas(settings.quotas)
-        backends = Backends(store, objects, logs, metrics, driver, clock, secret, endpoint_url, quotas)
+        backends = Backends(
+            store, objects, logs, metrics, driver, clock, secret, endpoint_url, queues, events, quotas
+        )
         key_ring = ServerKeyRing(
             root,
             secret,
@@ -166,8 +178,11 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             ),
         )
         stack.push_async_callback(gateway.stop)
+        models = ServiceModels()
+        feed = StateChangeFeed(store, events, models)
+        await feed.catch_up()  # before anybody can delete what it tells of
         door = FrontDoor(
-            models=ServiceModels(),
+            models=models,
             authenticator=Authenticator(
                 key_ring,
                 clock,
@@ -199,6 +214,7 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
             [
                 AlgorithmController(store, clock),
                 TrainingJobController(
+                    store=store,
                     driver=driver,
                     metrics=metrics,
                     clock=clock,
@@ -212,6 +228,10 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
         )
         _nudge_on_change(driver, work_loop)
         await stack.enter_async_context(_in_background(_tell_users(store, gateway)))
+        delivery = EventDelivery(events, EventTargets(store, queues, logs, clock), clock)
+        router = EventRouter(store, events, delivery.wake)
+        for role in (delivery.run(), router.run(), feed.run()):
+            await stack.enter_async_context(_in_background(role))
         collector = MetricCollector(gateway, metrics, clock)
         stack.push_async_callback(collector.collect)
         await stack.enter_async_context(_in_background(collector.run()))

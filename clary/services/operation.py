@@ -18,8 +18,10 @@ from botocore import xform_name
 from clary import registry
 from clary.clock import Clock
 from clary.compute.driver import Driver
+from clary.event_bus.event_store import EventStore
 from clary.objects.object_store import ObjectStore
 from clary.protocol.wire import Call, Caller, Members, ReplyMembers
+from clary.queues.queue_store import QueueStore
 from clary.store.store import Store
 from clary.telemetry.log_store import LogStore
 from clary.telemetry.metric_store import MetricStore
@@ -39,6 +41,8 @@ class Backends:
     clock: Clock
     secret: bytes  # signs what the server hands out (session tokens); never leaves the process
     endpoint_url: str  # where clients on this machine reach the server
+    queues: QueueStore
+    events: EventStore
     quotas: Mapping[str, int] = field(default_factory=dict)  # see `clary.services.sagemaker.quotas`
 
 

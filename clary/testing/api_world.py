@@ -68,6 +68,8 @@ class ApiWorld:
             clock=self.clock,
             secret=load_server_secret(folder),
             endpoint_url=ENDPOINT_URL,
+            queues=nothing,
+            events=nothing,
         )
         key_ring = ServerKeyRing(
             self.root, self.backends.secret, self.store, account_from_access_key=account_from_access_key

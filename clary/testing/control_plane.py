@@ -86,6 +86,8 @@ class ControlPlane:
             clock=self.clock,
             secret=b"s" * 32,
             endpoint_url=ENDPOINT_URL,
+            queues=nothing,
+            events=nothing,
         )
         self.moved: list[str] = []  # owners of tasks that moved since the last look
         self.restart()
@@ -103,6 +105,7 @@ class ControlPlane:
                 secret=self.backends.secret,
             ),
             TrainingJobController(
+                store=self.backends.store,
                 driver=self.driver,
                 metrics=self.metrics,
                 clock=self.clock,

@@ -46,6 +46,8 @@ class TelemetryWorld:
             clock=self.clock,
             secret=b"s" * 32,
             endpoint_url="http://127.0.0.1:8750",
+            queues=nothing,
+            events=nothing,
         )
 
     @property

@@ -1,0 +1,1 @@
+"""Message queues, as SQS has them."""
