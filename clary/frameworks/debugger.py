@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import sys
 from pathlib import Path
 
 VARIABLE = "CLARY_DEBUGPY"
 USUAL_PORT = 5678
+# A line for a ``.pth`` file of an environment, which its interpreters execute as they start.
+HOOK = "import clary.frameworks.debugger as found; found.run_entry_script_debugged()"
 _LARGEST_PORT = 65_535
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):)?(?P<port>[0-9]{1,5})\Z")
 
@@ -52,6 +55,21 @@ def await_debugger() -> None:
     )
     debugpy.wait_for_client()
     print("A debugger is attached.", flush=True)
+
+
+def run_entry_script_debugged() -> None:
+    """Start anew under `debugged` if this interpreter was to run the script that the SDK names as the job's.
+
+    For the start of every interpreter of a job's own environment (`HOOK`): what starts the script
+    (``SM_ENTRY_SCRIPT``), and the processes beside it, do not wait.
+    """
+    script = os.environ.get("SM_ENTRY_SCRIPT", "")
+    words = sys.orig_argv[1:]
+    place = next((place for place, word in enumerate(words) if not word.startswith("-")), None)
+    ranks = (os.environ.get("RANK", "0"), os.environ.get("SM_CURRENT_HOST_RANK", "0"))
+    if script and place is not None and words[place] == script and ranks == ("0", "0"):
+        ours = ["-m", "clary.frameworks.debugged"]
+        os.execv(sys.executable, [sys.executable, *ours, *words[place:]])
 
 
 def listening_address(wanted: str) -> tuple[str, int]:

@@ -8,7 +8,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from clary.agent.runtimes.environment_builder import create_environment, write_command, write_pip_settings
+from clary.agent.runtimes.environment_builder import (
+    create_environment,
+    write_command,
+    write_pip_settings,
+    write_start_hook,
+)
+from clary.frameworks.debugger import HOOK, debugger_wanted
 from clary.frameworks.distribution import find_cluster
 from clary.frameworks.framework import get_framework
 from clary.frameworks.torchrun import TORCHRUN_COMMAND
@@ -32,6 +38,8 @@ def main(arguments: list[str]) -> int:
     create_environment(own)
     # In a file, not in variables: they may hold passwords, and scripts print their environment.
     write_pip_settings(own, json.loads(os.environ.pop(PIP_SETTINGS, "{}")))
+    if debugger_wanted():
+        write_start_hook(own, HOOK)
     os.environ["VIRTUAL_ENV"] = str(own)
     if framework.library == "torch":
         _let_torchrun_meet(own)

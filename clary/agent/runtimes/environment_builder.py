@@ -19,6 +19,7 @@ from pathlib import Path
 # Beside the environment's own packages, those of the interpreter it was made from: a virtual environment
 # of a virtual environment does not see them by itself.
 _INHERIT = "_clary_packages.pth"
+_START_HOOK = "_clary_start.pth"  # after the other: it needs what that one inherits
 _PIP_PREFIX = "PIP_"
 # The environment goes with its job: nothing is kept, and nobody is there to answer.
 _PIP_SETTINGS = {
@@ -56,13 +57,21 @@ def create_environment(target: Path) -> None:
     """
     # Clearing leaves the folder itself: in a sandbox it is a mount point.
     venv.EnvBuilder(clear=True, system_site_packages=False, symlinks=True, with_pip=False).create(target)
-    packages = Path(sysconfig.get_path("purelib", vars={"base": str(target), "platbase": str(target)}))
     inherited = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
     lines = [f"import site; site.addsitedir({path!r})" for path in inherited if Path(path).is_dir()]
-    (packages / _INHERIT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (_packages(target) / _INHERIT).write_text("\n".join(lines) + "\n", encoding="utf-8")
     _inherit_commands(target / "bin")
     for name in ("pip", "pip3"):
         write_command(target / "bin", name, _PIP)
+
+
+def write_start_hook(target: Path, line: str) -> None:
+    """Have every interpreter of the environment execute ``line`` as it starts."""
+    (_packages(target) / _START_HOOK).write_text(f"{line}\n", encoding="utf-8")
+
+
+def _packages(target: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", vars={"base": str(target), "platbase": str(target)}))
 
 
 def _inherit_commands(folder: Path) -> None:
