@@ -36,6 +36,7 @@ from clary.event_bus.sqlite_events import SqliteEventStore
 from clary.faults import InUse
 from clary.objects.filesystem.store import FilesystemObjectStore
 from clary.objects.object_store import ObjectStore
+from clary.pricing.price_book import OWN_NAME, PriceBook
 from clary.objects.s3.store import S3ObjectStore
 from clary.protocol.certificate_authority import ensure_certificates
 from clary.protocol.front_door import FrontDoor
@@ -154,7 +155,18 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
         await _ensure_execution_role(store, root.account)
         quotas = parse_quotas(settings.quotas)
         backends = Backends(
-            store, objects, logs, metrics, driver, clock, secret, endpoint_url, queues, events, quotas
+            store=store,
+            objects=objects,
+            logs=logs,
+            metrics=metrics,
+            driver=driver,
+            clock=clock,
+            secret=secret,
+            endpoint_url=endpoint_url,
+            queues=queues,
+            events=events,
+            quotas=quotas,
+            prices=PriceBook(data / OWN_NAME),
         )
         key_ring = ServerKeyRing(
             root,

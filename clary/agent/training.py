@@ -28,6 +28,7 @@ from clary.agent.runtimes.program import Program
 from clary.agent.runtimes.running import Running
 from clary.agent.s3_transfer import S3Transfer
 from clary.agent.surroundings import Surroundings
+from clary.agent.warm_pool import take_cache_over
 from clary.agent.watch import Confinement, Watch, volume_watch
 from clary.resources.task import StopCause, TaskPhase, TrainingWork
 
@@ -44,6 +45,7 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     ml = around.folder.ml
     around.report.phase(TaskPhase.PREPARING, "Downloading input data")
     lay_out_training(ml, work)
+    take_cache_over(around.folder.path.parent, ml, around.spec.room_of)
     cluster = cluster_of(around.spec, work, around.folder)
     cluster.write_hosts(around.folder.path)
     program = _program(around, work, cluster)
@@ -157,7 +159,9 @@ def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Prog
     algorithm = _mapping(work.request.get("AlgorithmSpecification"))
     image = algorithm.get("TrainingImage")
     if not image:
-        raise TaskFailed("ClientError: the job has no training image: name one, or an algorithm that has one.")
+        raise TaskFailed(
+            "ClientError: the job has no training image: name one, or an algorithm that has one."
+        )
     environment = {str(name): str(value) for name, value in _mapping(work.request.get("Environment")).items()}
     command = given_command(algorithm)
     has_program = bool(
@@ -188,6 +192,7 @@ def _program(around: Surroundings, work: TrainingWork, cluster: Cluster) -> Prog
             "TRAINING_JOB_ARN": work.job_arn,
         },
         network=not work.request.get("EnableNetworkIsolation"),
+        cluster=around.spec.gang[0] if around.spec.gang else "",
         host_name=cluster.host,
         threads=around.threads,
     )

@@ -6,6 +6,7 @@ callers were shown. The final status is written before the tasks are forgotten, 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from clary.clock import Clock
 from clary.compute.driver import Driver
 from clary.compute.instance_types import instance_type
 from clary.controllers.controller import Outcome
+from clary.resources import warm_pool
 from clary.resources.arn import sagemaker_arn
 from clary.resources.resource import Document, JsonValue, Key, Resource
 from clary.resources.task import Connection, StopCause, TaskPhase, TaskSpec, TaskStatus, TrainingWork
@@ -36,6 +38,7 @@ from clary.resources.training_job import (
     times,
     worked_seconds,
 )
+from clary.store.store import Store
 from clary.telemetry.metric_store import MetricStore
 
 LOOK_AGAIN_SECONDS = 2.0  # tasks tell when they move; this is for what was not heard
@@ -183,8 +186,9 @@ def _natural_ending(over: Sequence[TaskStatus]) -> Ending:
 class TrainingJobController:
     """`clary.controllers.controller.Controller` for training jobs.
 
-    ``endpoint_url`` is where tasks reach the server; ``secret`` seals their tokens. Managed spot jobs lose
-    their machines ``spot_interruptions_per_hour`` times an hour of training, at random.
+    ``store`` tells who took a warm pool over. ``endpoint_url`` is where tasks reach the server; ``secret``
+    seals their tokens. Managed spot jobs lose their machines ``spot_interruptions_per_hour`` times an hour of
+    training, at random.
     """
 
     kind = KIND
@@ -192,6 +196,7 @@ class TrainingJobController:
     def __init__(
         self,
         *,
+        store: Store,
         driver: Driver,
         metrics: MetricStore,
         clock: Clock,
@@ -199,6 +204,7 @@ class TrainingJobController:
         endpoint_url: str,
         spot_interruptions_per_hour: float = 0.0,
     ) -> None:
+        self._store = store
         self._driver = driver
         self._metrics = metrics
         self._clock = clock
@@ -264,6 +270,7 @@ class TrainingJobController:
             add_transition(moves, decision.ending, _ended_at(tasks, now), decision.message)
             phase = "Stopped" if decision.ending in _ENDINGS.values() else decision.ending
             status |= await self._results(resource, tasks, decision)
+            status["WarmPoolStatus"] = _pool_at_end(resource, tasks, decision)
         else:
             phase = "Stopping" if requested is not None else phase
             status["Started"] = attempt if all(tasks.values()) else status["Started"]
@@ -305,13 +312,45 @@ class TrainingJobController:
         ]
 
     async def _free(self, resource: Resource) -> Outcome:
-        """Forget the tasks of a job whose end is written; then the job itself, if that is wished for."""
-        if not resource.status.get("Freed"):
-            attempt = _number(resource.status, "Attempt")
-            for each in tasks_of(resource.uid, range(max(1, attempt - 1), attempt + 1), resource.spec):
-                await self._driver.remove(each)
-        status = {**resource.status, "Freed": True}
-        return Outcome(status, resource.phase, remove=bool(resource.spec.get("DeleteRequested")))
+        """Forget the tasks of a job whose end is written; then the job itself, if that is wished for.
+
+        The last attempt's tasks stay as long as their room is kept for another job, or once they are its.
+        """
+        deleted = bool(resource.spec.get("DeleteRequested"))
+        if resource.status.get("Freed"):
+            return Outcome(resource.status, resource.phase, remove=deleted)
+        attempt = _number(resource.status, "Attempt")
+        for each in tasks_of(resource.uid, range(max(1, attempt - 1), attempt), resource.spec):
+            await self._driver.remove(each)
+        for each in _pool_tasks(resource.spec):
+            await self._driver.remove(each)
+        status = dict(resource.status)
+        if warm_pool.is_available(status):
+            kept, until, taken_by = await self._pool(resource)
+            if until is not None and not deleted:
+                return Outcome(status, resource.phase, due_at=until)
+            status["WarmPoolStatus"] = warm_pool.ended(kept, taken_by)
+            if taken_by:
+                return Outcome({**status, "Freed": True}, resource.phase, remove=deleted)
+        for each in tasks_of(resource.uid, range(attempt, attempt + 1), resource.spec):
+            await self._driver.remove(each)
+        return Outcome({**status, "Freed": True}, resource.phase, remove=deleted)
+
+    async def _pool(self, resource: Resource) -> tuple[float, float | None, str]:
+        """Of a pool that waits: how long it was kept, when to look again (if it is kept on), who has it."""
+        now = self._clock.now()
+        ended_at = float(str(resource.status["TrainingEndTime"]))
+        claim: Any = resource.spec.get("WarmPoolClaim")
+        if claim:
+            key = dataclasses.replace(resource.key, name=claim["JobName"])
+            successor = await self._store.find(key)
+            pool: Any = (successor.spec.get("WarmPool") if successor else None) or {}
+            if pool.get("JobUid") == resource.uid:
+                return claim["At"] - ended_at, None, key.name
+            lapses_at = claim["At"] + warm_pool.CLAIM_SECONDS
+            return now - ended_at, None if now >= lapses_at else now + LOOK_AGAIN_SECONDS, ""
+        until = ended_at + warm_pool.keep_alive_seconds(resource.spec)
+        return min(now, until) - ended_at, None if now >= until else until, ""
 
     def _observation(
         self, resource: Resource, attempt: int, tasks: Mapping[str, TaskStatus | None]
@@ -378,6 +417,8 @@ class TrainingJobController:
             gang=tuple(task_id(resource.uid, attempt, name) for name, _, _ in found)
             if len(found) > 1
             else (),
+            keeps_room=warm_pool.keep_alive_seconds(spec) > 0,
+            room_of=dict(zip((name for name, _, _ in found), _pool_tasks(spec), strict=False)).get(host, ""),
         )
 
 
@@ -390,6 +431,21 @@ def owner_key(owner: str) -> Key:
     """Inverse of `owner_text`. Raises ``ValueError``."""
     kind, account, region, name = owner.split("|")
     return Key(kind, account, region, name)
+
+
+def _pool_tasks(spec: Document) -> list[str]:
+    """The tasks of the ended job whose machines this one took over, in the order of the hosts."""
+    pool: Any = spec.get("WarmPool") or {}
+    return list(pool.get("TaskIds", ()))
+
+
+def _pool_at_end(resource: Resource, tasks: Mapping[str, TaskStatus | None], decision: Decision) -> JsonValue:
+    """The WarmPoolStatus of a job that ends: its machines are kept unless they may be what failed."""
+    internal = decision.ending == "Failed" and decision.reason.startswith(INTERNAL)
+    began = all(task is not None and task.phase is not TaskPhase.PENDING for task in tasks.values())
+    if warm_pool.keep_alive_seconds(resource.spec) and began and not internal:
+        return warm_pool.available()
+    return warm_pool.ended(0.0) if resource.spec.get("WarmPool") else None
 
 
 def _number(status: Document, name: str) -> int:

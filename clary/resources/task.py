@@ -94,6 +94,9 @@ class TaskSpec:
 
     ``gang`` has the ids of all tasks of a cluster, this one's too, in the order of the hosts: they are
     launched together or not at all, once all of them have been ordered. It is empty for a task on its own.
+
+    A task that ``keeps_room`` has its place on the machine until it is removed, also after its end; one of
+    ``room_of`` that ended task uses its place, and its folder for successors.
     """
 
     id: str
@@ -105,6 +108,8 @@ class TaskSpec:
     gpu_count: int
     grace_seconds: float  # between SIGTERM and SIGKILL
     gang: tuple[str, ...] = ()
+    keeps_room: bool = False
+    room_of: str = ""
 
 
 @dataclass(frozen=True)

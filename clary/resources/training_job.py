@@ -20,7 +20,17 @@ LONGEST_FAILURE_REASON = 1024
 DEFAULT_MAX_RUNTIME_SECONDS = 86_400  # SageMaker's, where the caller gives none
 # Members of the spec that are not the caller's input: wishes of later calls, tags, and what the named
 # algorithm stood for when the job was created.
-NOT_OF_THE_REQUEST = frozenset({"StopRequested", "DeleteRequested", "Tags", "ResolvedAlgorithm"})
+NOT_OF_THE_REQUEST = frozenset(
+    {
+        "StopRequested",
+        "DeleteRequested",
+        "InterruptRequested",
+        "WarmPool",
+        "WarmPoolClaim",
+        "Tags",
+        "ResolvedAlgorithm",
+    }
+)
 
 LIFECYCLE = Lifecycle(
     KIND,
@@ -77,7 +87,7 @@ _WORDS: Mapping[str, str] = {
 _BILLED = ("Downloading", "Training", "Uploading", "Stopping")
 
 
-def initial_status(now: float) -> dict[str, JsonValue]:
+def initial_status(now: float, *, in_warm_pool: bool = False) -> dict[str, JsonValue]:
     """The status of a job that was just asked for.
 
     Beside AWS's members: ``Attempt``, the number of the present attempt; ``Started``, the last attempt all
@@ -95,6 +105,7 @@ def initial_status(now: float) -> dict[str, JsonValue]:
         "Interruptions": 0,
         "SpotInterruptions": 0,
         "Retries": 0,
+        "WarmPoolStatus": {"Status": "InUse"} if in_warm_pool else None,
     }
 
 
@@ -145,6 +156,11 @@ def advance(
     waits = task.transitions[-1] if task and task.transitions else None
     if waits and waits.phase is TaskPhase.PENDING and waits.message and found[-1]["Status"] in _BEGINNINGS:
         found[-1]["StatusMessage"] = waits.message
+    for transition in task.transitions if task else ():
+        if transition.phase is TaskPhase.PREPARING and transition.message:
+            for each in found[began:]:  # how far the download is, or what came of it
+                if each["Status"] == "Downloading":
+                    each["StatusMessage"] = transition.message
     return found
 
 

@@ -101,10 +101,13 @@ class Platform:
 
     def log(self, name: str, host: str = "") -> list[str]:
         """The lines of the job, or of one of its hosts."""
-        events = self.logs.filter_log_events(
-            logGroupName="/aws/sagemaker/TrainingJobs",
-            logStreamNamePrefix=f"{name}/{host + '-' if host else ''}",
-        )["events"]
+        prefix = f"{name}/{host + '-' if host else ''}"
+        try:
+            events = self.logs.filter_log_events(
+                logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=prefix
+            )["events"]
+        except self.logs.exceptions.ResourceNotFoundException:
+            return []  # no job has said anything yet
         return [event["message"] for event in events]
 
     def streams(self, name: str) -> list[str]:

@@ -116,3 +116,19 @@ def test_two_clusters_at_once_do_not_meet(platform):
     small = TWO | {"InstanceType": "ml.t3.medium"}
     names = [platform.script(source, ResourceConfig=small) for _ in range(2)]
     assert [platform.ended(name)["TrainingJobStatus"] for name in names] == ["Completed", "Completed"]
+
+
+def test_an_isolated_cluster_talks_within_itself_and_to_nobody_else(platform):
+    script = f"""{MEETING}
+import urllib.request
+try:
+    urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"], timeout=5)
+    print("reached the server", flush=True)
+except OSError as error:
+    print("alone:", type(error).__name__, flush=True)
+"""
+    name = platform.script(platform.source(train_py=script), ResourceConfig=TWO, EnableNetworkIsolation=True)
+    job = platform.ended(name)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert "heard from algo-2" in platform.log(name, "algo-1")
+    assert "alone: URLError" in platform.log(name, "algo-2")

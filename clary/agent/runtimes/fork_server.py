@@ -49,6 +49,7 @@ PRELOADED = (
 _ANSWER_SECONDS = 10.0  # for one message of an agent to arrive whole
 _OUT_OF_MEMORY_SCORE = 600  # the kernel rather ends a program than anything of Clary's
 _REMOVALS, _REMOVAL_PAUSE_SECONDS = 200, 0.01  # of a control group that the last process is about to leave
+_MOST_NETWORKS = 64  # of isolated clusters that may be starting at once
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _THREAD_SETTERS = (
     "omp_set_num_threads", "openblas_set_num_threads", "openblas_set_num_threads64_",
@@ -102,6 +103,7 @@ class _ForkServer:
         self._lifeline = socket.socket(fileno=order.lifeline)
         self._selector = selectors.DefaultSelector()
         self._waiting: set[socket.socket] = set()
+        self._networks: dict[str, int] = {}  # of isolated clusters, the oldest first
 
     def serve(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps keepers
@@ -160,10 +162,11 @@ class _ForkServer:
         descriptors: list[int] = []
         try:
             program, descriptors = _receive_program(channel)
+            network = self._network(program)
             if os.fork() == 0:
                 self._abandon()
                 channel.settimeout(None)
-                _keep(channel, program, descriptors, separate=self._order.separate)
+                _keep(channel, program, descriptors, separate=self._order.separate, network=network)
                 os._exit(0)
         except ChannelBroken:
             pass  # an agent that was stopped before it had anything to run
@@ -174,6 +177,17 @@ class _ForkServer:
             for descriptor in descriptors:
                 os.close(descriptor)
             channel.close()
+
+    def _network(self, program: Program) -> int:
+        """A descriptor of the network that the programs of an isolated cluster share; -1 for others."""
+        if not program.cluster or program.network or not self._order.separate:
+            return -1
+        if program.cluster not in self._networks:
+            if len(self._networks) >= _MOST_NETWORKS:
+                # The oldest lives on as long as its programs do; only newcomers could not join it.
+                os.close(self._networks.pop(next(iter(self._networks))))
+            self._networks[program.cluster] = namespaces.new_network()
+        return self._networks[program.cluster]
 
     def _abandon(self) -> None:
         """In a forked child: let go of what belongs to the fork server."""
@@ -215,10 +229,13 @@ def _preload(module: str) -> None:
 # The keeper.
 
 
-def _keep(channel: socket.socket, program: Program, descriptors: list[int], *, separate: bool) -> None:
+def _keep(
+    channel: socket.socket, program: Program, descriptors: list[int], *, separate: bool, network: int = -1
+) -> None:
     """Run ``program`` and tell the agent who runs it and how it ended.
 
-    ``descriptors`` are its input, its output, and the folders that its control group is in.
+    ``descriptors`` are its input, its output, and the folders that its control group is in; ``network`` is
+    that of its cluster, if it has one of its own.
     """
     with contextlib.suppress(OSError):
         os.setsid()
@@ -231,7 +248,7 @@ def _keep(channel: socket.socket, program: Program, descriptors: list[int], *, s
     signal.signal(signal.SIGCHLD, _wake)
     try:
         if separate:
-            namespaces.separate(program.network)
+            namespaces.separate(program.network, network)
             child, result = _fork_first_process(program, descriptors)
         else:
             namespaces.adopt_orphans()

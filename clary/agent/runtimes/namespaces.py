@@ -36,12 +36,48 @@ _KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def separate(network: bool) -> None:
-    """Put this process's future children in namespaces of their own. Raises ``OSError``."""
-    flags = _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWPID | (0 if network else _CLONE_NEWNET)
+def separate(network: bool, joined: int = -1) -> None:
+    """Put this process's future children in namespaces of their own. Raises ``OSError``.
+
+    Without ``network`` they get an empty one, or the one whose descriptor ``joined`` is.
+    """
+    flags = _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWPID
+    if joined >= 0:
+        _check(_libc.setns(joined, _CLONE_NEWNET), "setns")
+    elif not network:
+        flags |= _CLONE_NEWNET
     _check(_libc.unshare(flags), "unshare")
-    if not network:
+    if not network and joined < 0:
         _raise_loopback()
+
+
+def new_network() -> int:
+    """A descriptor of a new network namespace that has nothing but loopback. Raises ``OSError``."""
+    ready, told = os.pipe()
+    ended, ends = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(ready)
+            os.close(ends)
+            _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+            _raise_loopback()
+            os.write(told, b"1")
+            os.close(told)
+            os.read(ended, 1)  # until it has been opened
+        finally:
+            os._exit(0)
+    os.close(told)
+    os.close(ended)
+    try:
+        if os.read(ready, 1) != b"1":
+            raise OSError("no network namespace could be made")
+        return os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(ready)
+        os.close(ends)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
 
 
 def furnish(program: Program) -> None:

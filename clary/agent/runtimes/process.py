@@ -180,6 +180,11 @@ class ProcessRuntime:
                 channel.close()
             else:
                 return channel, None, keeper
+        if program.cluster and not program.network and self.fenced:
+            raise OSError(
+                "the hosts of a cluster with EnableNetworkIsolation share a network that only the machine's "
+                "fork server can make, and it cannot be had"
+            )
         ours, theirs = socket.socketpair()
         try:
             with theirs, contextlib.ExitStack() as opened:

@@ -36,6 +36,7 @@ class Program:
     environment_writable: bool = False  # while it is being built, in a sandbox made for that alone
     read_only_paths: tuple[str, ...] = ()  # what else of the machine it sees, in its own sandbox
     run_with_own_python: bool = False  # execute the environment's interpreter instead of forking
+    cluster: str = ""  # programs of one share a network of their own where ``network`` is denied them
     host_name: str = ""  # of its machine; the file `sandbox.HOSTS` has addresses for it and its peers
     mounts: tuple[Mount, ...] = ()  # directories beside its ``ml`` folder
     own_channels: tuple[str, ...] = ()  # channels whose files it may change

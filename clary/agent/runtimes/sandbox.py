@@ -119,7 +119,8 @@ def single_sandbox(
     for path in read_only_paths:
         command += ["--ro-bind", path, path]
     if host_name:
-        command += ["--unshare-uts", "--hostname", host_name, "--ro-bind", str(ml.parent / HOSTS), "/etc/hosts"]
+        command += ["--unshare-uts", "--hostname", host_name]
+        command += ["--ro-bind", str(ml.parent / HOSTS), "/etc/hosts"]
     if not network:
         command.append("--unshare-net")
     command += ["--ro-bind", "/proc/sys", "/proc/sys", "--cap-drop", "ALL"]

@@ -122,6 +122,7 @@ class LocalDriver:
         self._gone: dict[str, float] = {}  # when agents were first seen to be gone without a word
         self._launched: dict[str, float] = {}  # forked agents that may not have their lock yet
         self._running: dict[str, TaskSpec] = {}  # tasks that are not over, as far as is known
+        self._kept: dict[str, TaskSpec] = {}  # ended tasks that keep their room
         self._said: dict[str, tuple[TaskPhase, str | None]] = {}  # what callbacks were told last
 
     # The contract.
@@ -188,6 +189,7 @@ class LocalDriver:
         self._launched.pop(task_id, None)
         self._gone.pop(task_id, None)
         self._running.pop(task_id, None)
+        self._kept.pop(task_id, None)
         self._said.pop(task_id, None)
         forgotten = self._tasks / f"{_FORGOTTEN}{task_id}-{time.time_ns()}"
         with contextlib.suppress(FileNotFoundError):
@@ -360,7 +362,7 @@ class LocalDriver:
     async def _admit(self) -> None:
         """Start what there is room for, in order."""
         async with self._admitting:
-            while group := self._queue.next(list(self._running.values())):
+            while group := self._queue.next(self._holders()):
                 self._give_addresses(group)
                 for spec in group:
                     self._explained.pop(spec.id, None)
@@ -368,6 +370,10 @@ class LocalDriver:
                 for spec in group:
                     await self._launch(spec)
             self._explain_waiting()
+
+    def _holders(self) -> list[TaskSpec]:
+        """The tasks that have room on this machine."""
+        return [*self._running.values(), *self._kept.values()]
 
     def _give_addresses(self, group: Sequence[TaskSpec]) -> None:
         """Tell each host of a cluster where the others are, before any of them runs."""
@@ -385,7 +391,7 @@ class LocalDriver:
 
     def _explain_waiting(self) -> None:
         """Say in the status of each waiting task what it waits for, as often as that changes."""
-        for spec, words in self._queue.explanations(list(self._running.values())):
+        for spec, words in self._queue.explanations(self._holders()):
             if self._explained.get(spec.id) != words:
                 self._explained[spec.id] = words
                 task_folder(self._tasks, spec.id).write_status(_pending(spec, words))
@@ -464,7 +470,9 @@ class LocalDriver:
     def _over(self, task_id: str) -> None:
         self._launched.pop(task_id, None)
         self._gone.pop(task_id, None)
-        self._running.pop(task_id, None)
+        spec = self._running.pop(task_id, None)
+        if spec and spec.keeps_room:
+            self._kept[task_id] = spec
 
     def _folders(self) -> list[TaskFolder]:
         try:
@@ -484,6 +492,8 @@ class LocalDriver:
                 continue
             if status.phase.final:
                 self._said[spec.id] = (status.phase, status.address)
+                if spec.keeps_room:
+                    self._kept[spec.id] = spec
             elif status.phase is TaskPhase.PENDING and not folder.agent_lives():
                 waiting.append((folder.ordered_at(), spec))
             else:

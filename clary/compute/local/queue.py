@@ -52,7 +52,7 @@ class TaskQueue:
     def next(self, running: Sequence[TaskSpec]) -> list[TaskSpec]:
         """The tasks that start together now, taken out of the queue; none if nothing may start.
 
-        ``running`` are the tasks that have what they need.
+        ``running`` are the tasks that have what they need, and ended ones that keep their room.
         """
         present = {spec.id for spec in running}.union(self._waiting)
         for group in self._groups():
@@ -104,7 +104,10 @@ class TaskQueue:
             yield members
 
     def _fits(self, group: Sequence[TaskSpec], running: Sequence[TaskSpec]) -> bool:
-        training = [spec for spec in running if not isinstance(spec.work, ServingWork)]
+        lent = {spec.room_of for spec in group}
+        training = [
+            spec for spec in running if not isinstance(spec.work, ServingWork) and spec.id not in lent
+        ]
         if not training:
             return True
         used_cpus = sum(self._cpus(spec) for spec in training)

@@ -35,25 +35,39 @@ async def list_resources(
     ``SortBy`` and ``SortOrder`` default as the operation's documentation says. Raises `Invalid` for a
     token that does not belong to the request.
     """
-    page = await context.backends.store.list(
-        Query(
-            kind,
-            context.account,
-            context.region,
-            name_contains=request.get("NameContains", ""),
-            phase=request.get("StatusEquals", ""),
-            created_after=request.get("CreationTimeAfter"),
-            created_before=request.get("CreationTimeBefore"),
-            modified_after=request.get("LastModifiedTimeAfter"),
-            modified_before=request.get("LastModifiedTimeBefore"),
-            labels=labels or {},
-            sort_by=_COLUMNS[_column(request.get("SortBy", default_sort))],
-            descending=request.get("SortOrder", default_order) in ("Descending", "Desc"),
-            page_size=min(request.get("MaxResults", DEFAULT_PAGE_SIZE), MAX_PAGE_SIZE),
-            page_token=request.get("NextToken"),
-        )
+    query = query_of(
+        context, request, kind, default_sort=default_sort, default_order=default_order, labels=labels
     )
+    page = await context.backends.store.list(query)
     return {summaries: [summarize(resource) for resource in page.resources], "NextToken": page.next_token}
+
+
+def query_of(
+    context: RequestContext,
+    request: Members,
+    kind: str,
+    *,
+    default_sort: str = "CreationTime",
+    default_order: str = "Ascending",
+    labels: Mapping[str, str] | None = None,
+) -> Query:
+    """What a List operation's input asks the store for."""
+    return Query(
+        kind,
+        context.account,
+        context.region,
+        name_contains=request.get("NameContains", ""),
+        phase=request.get("StatusEquals", ""),
+        created_after=request.get("CreationTimeAfter"),
+        created_before=request.get("CreationTimeBefore"),
+        modified_after=request.get("LastModifiedTimeAfter"),
+        modified_before=request.get("LastModifiedTimeBefore"),
+        labels=labels or {},
+        sort_by=_COLUMNS[_column(request.get("SortBy", default_sort))],
+        descending=request.get("SortOrder", default_order) in ("Descending", "Desc"),
+        page_size=min(request.get("MaxResults", DEFAULT_PAGE_SIZE), MAX_PAGE_SIZE),
+        page_token=request.get("NextToken"),
+    )
 
 
 def _column(sort_by: str) -> str:

@@ -22,6 +22,7 @@ from clary.resources.training_job import (
     shown_status,
     summarize,
 )
+from clary.resources.warm_pool import is_available, keep_alive_seconds
 from clary.services.operation import RequestContext, operation
 from clary.services.sagemaker.channels import check_channels
 from clary.services.sagemaker.listing import list_resources
@@ -29,6 +30,7 @@ from clary.services.sagemaker.named_algorithms import algorithm_of, resolve
 from clary.services.sagemaker.quotas import within_training_quotas
 from clary.services.sagemaker.tags import check_tags
 from clary.services.sagemaker.training_checks import check_combinations
+from clary.services.sagemaker.warm_pools import claim_warm_pool, labels_of, list_by_pool_status
 
 
 @operation("sagemaker")
@@ -45,13 +47,14 @@ async def create_training_job(context: RequestContext, request: Members) -> Repl
     plan = request["ResourceConfig"].get("TrainingPlanArn")
     try:
         async with within_training_quotas(context, key, request):
+            pool = await claim_warm_pool(context, key, request)
             await context.backends.store.create(
                 key,
-                {**with_defaults(request), "Tags": tags},
-                initial_status(now),
+                {**with_defaults(request), "Tags": tags, "WarmPool": pool},
+                initial_status(now, in_warm_pool=pool is not None),
                 phase="InProgress",
                 due_at=now,
-                labels={TRAINING_PLAN_LABEL: plan} if plan else {},
+                labels=({TRAINING_PLAN_LABEL: plan} if plan else {}) | labels_of(request),
             )
     except InUse:
         raise InUse(
@@ -69,7 +72,7 @@ async def describe_training_job(context: RequestContext, request: Members) -> Re
 @operation("sagemaker")
 async def list_training_jobs(context: RequestContext, request: Members) -> ReplyMembers:
     if "WarmPoolStatusEquals" in request:
-        return {"TrainingJobSummaries": []}  # Clary keeps no warm pools, so no job is in one
+        return await list_by_pool_status(context, request)
     plan = request.get("TrainingPlanArnEquals")
     labels = {TRAINING_PLAN_LABEL: plan} if plan else {}
     return await list_resources(context, request, KIND, "TrainingJobSummaries", summarize, labels=labels)
@@ -96,17 +99,25 @@ async def update_training_job(context: RequestContext, request: Members) -> Repl
         name: value for name, value in request.items() if name not in ("TrainingJobName", "ResourceConfig")
     }
 
+    now = context.backends.clock.now()
+
     def change(job: Resource) -> dict[str, Any]:
-        if LIFECYCLE.final(job.phase):
-            raise _rejected(job)
         resources: Any = job.spec["ResourceConfig"]
+        if LIFECYCLE.final(job.phase):
+            # Of an ended job only the time that its warm pool is kept can change.
+            if changed or not is_available(job.status) or job.spec.get("WarmPoolClaim"):
+                raise _rejected(job)
+        elif "ResourceConfig" in request and not keep_alive_seconds(job.spec):
+            raise Invalid(
+                "KeepAlivePeriodInSeconds can only be updated for a training job that was created with one."
+            )
         return {
             **job.spec,
             **changed,
             "ResourceConfig": {**resources, **request.get("ResourceConfig", {})},
         }
 
-    job = await _write(context, request, change, due_at=None)
+    job = await _write(context, request, change, due_at=now)
     return {"TrainingJobArn": sagemaker_arn(job.key)}
 
 
