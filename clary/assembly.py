@@ -36,8 +36,8 @@ from clary.event_bus.sqlite_events import SqliteEventStore
 from clary.faults import InUse
 from clary.objects.filesystem.store import FilesystemObjectStore
 from clary.objects.object_store import ObjectStore
-from clary.pricing.price_book import OWN_NAME, PriceBook
 from clary.objects.s3.store import S3ObjectStore
+from clary.pricing.price_book import OWN_NAME, PriceBook
 from clary.protocol.certificate_authority import ensure_certificates
 from clary.protocol.front_door import FrontDoor
 from clary.protocol.listeners import serve

@@ -20,6 +20,7 @@ from clary.clock import Clock
 from clary.compute.driver import Driver
 from clary.event_bus.event_store import EventStore
 from clary.objects.object_store import ObjectStore
+from clary.pricing.price_book import PriceBook
 from clary.protocol.wire import Call, Caller, Members, ReplyMembers
 from clary.queues.queue_store import QueueStore
 from clary.store.store import Store
@@ -44,6 +45,7 @@ class Backends:
     queues: QueueStore
     events: EventStore
     quotas: Mapping[str, int] = field(default_factory=dict)  # see `clary.services.sagemaker.quotas`
+    prices: PriceBook = field(default_factory=PriceBook)
 
 
 @dataclass(frozen=True)
