@@ -61,7 +61,8 @@ class Settings:
     cpu_count: float = setting(0.0, "Processor cores that tasks may use; 0 means all.")
     memory_bytes: int = setting(0, "Memory that tasks may use; 0 means all.")
     docker_host: str = setting(
-        "", "Address of the engine for users' own images, Docker or Podman; empty means DOCKER_HOST or its socket."
+        "",
+        "Address of the engine (Docker, Podman) for images of your own; empty means DOCKER_HOST or its socket.",
     )
     docker_pull: str = setting(
         "missing", "Whether images come from their registries: missing (if not there), always, or never."
