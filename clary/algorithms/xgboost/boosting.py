@@ -78,6 +78,8 @@ def boost(
         for number in range(watch.rounds, plan.rounds):
             if together.any(watch.stop_requested) or (patience and patience.is_over(number)):
                 break
+            if plan.renews:
+                _renew_updater(booster, plan)
             booster.update(matrices["train"], iteration=number)
             scores = scorer.scores(booster, number)
             if patience:
@@ -88,6 +90,20 @@ def boost(
         if is_callers_mistake(error):
             raise ClientError(library_message(error)) from error
         raise
+
+
+def _renew_updater(booster: Any, plan: Plan) -> None:
+    """Make the library build a new tree updater for the next round.
+
+    An updater draws columns from a generator of its own, which no model file keeps: one that lives as long as
+    its program would draw other columns after an interruption.
+    """
+    if "updater" in plan.options or plan.options.get("booster") == "gblinear":
+        return
+    method = plan.options.get("tree_method", "auto")
+    booster.set_param({"tree_method": "approx" if method in ("auto", "hist") else "hist"})
+    booster.num_boosted_rounds()  # puts the change into effect
+    booster.set_param({"tree_method": method})
 
 
 class _Patience:

@@ -25,10 +25,16 @@ _WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 
+# Shares of rows and columns that are drawn at random.
+_SHARES = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What the hyperparameters ask for. ``options`` are the library's; ``metrics`` are in the given order."""
+    """What the hyperparameters ask for. ``options`` are the library's; ``metrics`` are in the given order.
+
+    ``renews`` says that no round may depend on the random numbers that earlier ones drew.
+    """
 
     options: Mapping[str, Any]
     objective: str
@@ -41,6 +47,7 @@ class Plan:
     folds: int | None
     repeats: int
     without_effect: Sequence[str]
+    renews: bool
 
 
 def make_plan(values: Mapping[str, str], *, keeps_checkpoints: bool = False) -> Plan:
@@ -67,8 +74,11 @@ def make_plan(values: Mapping[str, str], *, keeps_checkpoints: bool = False) -> 
     ]
     if library:
         options["eval_metric"] = library
-    if keeps_checkpoints:
-        # Else a run that resumes would draw again the random numbers that the first rounds have drawn.
+    # Else a run that resumes would draw again the random numbers that the first rounds have drawn.
+    renews = keeps_checkpoints and (
+        options.get("booster") == "dart" or any(float(values.get(name, "1")) < 1 for name in _SHARES)
+    )
+    if renews:
         options["seed_per_iteration"] = "true"
     return Plan(
         options=options,
@@ -82,4 +92,5 @@ def make_plan(values: Mapping[str, str], *, keeps_checkpoints: bool = False) -> 
         folds=int(values["_kfold"]) if "_kfold" in values else None,
         repeats=int(values.get("_num_cv_round", "1")),
         without_effect=sorted(_WITHOUT_EFFECT & set(values)),
+        renews=renews,
     )
