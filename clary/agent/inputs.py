@@ -191,8 +191,14 @@ class _Bringing:
         self._incoming.download(
             [planned.download for planned in left], lambda done: self._say_progress(copied + done, total)
         )
-        if self._linked_bytes or total:
-            self._around.report.progress(_summary(self._linked_bytes, total))
+        ways = {
+            "downloaded": total - copied,
+            "copied from the object store": copied,
+            "linked from the object store": self._linked_bytes,
+        }
+        parts = [f"{size_text(size)} {way}" for way, size in ways.items() if size]
+        if parts:
+            self._around.report.progress(f"{_DOWNLOADING}: {', '.join(parts)}")
 
     def _bring_files(self, channel: Channel, source: S3Source, folder: Path) -> None:
         folder.mkdir()
@@ -282,12 +288,6 @@ class _Bringing:
         if now - self._said_at >= _PROGRESS_SECONDS:
             self._said_at = now
             self._around.report.progress(f"{_DOWNLOADING}: {size_text(done)} of {size_text(total)}")
-
-
-def _summary(linked_bytes: int, other_bytes: int) -> str:
-    parts = [f"{size_text(other_bytes)} downloaded"] if other_bytes else []
-    parts += [f"{size_text(linked_bytes)} linked from the object store"] if linked_bytes else []
-    return f"{_DOWNLOADING}: {', '.join(parts)}"
 
 
 def _clear(path: Path) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clary.agent import inputs as inputs_module
 from clary.agent import s3_transfer
 from clary.agent.aws import Clients, Patience
 from clary.agent.channels.objects import relative_name
 from clary.agent.failure import TaskFailed, TaskStopped
 from clary.agent.inputs import Inputs, bring_channels
+from clary.agent.report import Report
 from clary.agent.s3_transfer import S3Location, S3Transfer
 from clary.resources.task import TrainingWork
 from clary.testing.agent_surroundings import agent_surroundings
@@ -189,3 +194,156 @@ def test_a_server_that_stays_away_is_given_up_in_the_end(tmp_path: Path) -> None
         world.vanish()
         with pytest.raises(TaskFailed, match="could not be reached"):
             transfer.size(S3Location("b", "x"))
+
+
+def test_a_read_that_broke_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_transfer, "PART_BYTES", 1_000_000)
+    monkeypatch.setattr(s3_transfer, "_READ_BYTES", 10_000)
+    content = os.urandom(2_500_000)
+    with AgentWorld() as world:
+        world.objects["b"] = {"d/large": content}
+        world.broken_reads = 4
+        bring(world, tmp_path, channel("train", "s3://b/d/"))
+        ranges = [request for request in world.requests if request == "GET /b/d/large"]
+    assert files(data(tmp_path) / "train") == {"large": content}
+    assert len(ranges) == 3 + 4
+
+
+def test_many_objects_come_in_parallel_and_the_status_says_how_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs_module, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(s3_transfer, "_PROGRESS_SECONDS", 0.001)
+    said: list[str] = []
+    real = Report.progress
+
+    def progress(self: Report, text: str) -> None:
+        said.append(text)
+        real(self, text)
+
+    monkeypatch.setattr(Report, "progress", progress)
+    objects = {f"d/{number:03}": os.urandom(10_000) for number in range(200)}
+    with AgentWorld() as world:
+        world.objects["b"] = dict(objects)
+        bring(world, tmp_path, channel("train", "s3://b/d/"))
+        assert message(world) == "Downloading input data: 1.9 MiB downloaded"
+    assert files(data(tmp_path) / "train") == {key[2:]: content for key, content in objects.items()}
+    assert all(re.fullmatch(r"Downloading input data: .* of 1\.9 MiB", text) for text in said[:-1])
+    assert len(said) > 1
+
+
+def test_objects_on_this_machine_are_linked_where_the_input_is_read_only(tmp_path: Path) -> None:
+    with AgentWorld() as world:
+        world.files = tmp_path / "stored"
+        world.files.mkdir()
+        world.objects["b"] = {
+            "d/a": b"one", "d/sub/b": b"two", "m": json.dumps([{"prefix": "s3://b/d/"}, "a"]).encode(),
+        }  # fmt: skip
+        bring(
+            world,
+            tmp_path,
+            channel("train", "s3://b/d/"),
+            {**channel("fast", "s3://b/d/"), "InputMode": "FastFile"},
+            channel("listed", "s3://b/m", S3DataType="ManifestFile"),
+            shielded=True,
+        )
+        assert not any(request.startswith("GET /b/d/") for request in world.requests)
+        assert message(world) == "Downloading input data: 15 bytes linked from the object store"
+        stored = {file.stat().st_ino for file in world.files.iterdir()}
+    for name in ("train", "fast"):
+        assert files(data(tmp_path) / name) == {"a": b"one", "sub/b": b"two"}
+    assert files(data(tmp_path) / "listed") == {"a": b"one"}
+    assert json.loads((data(tmp_path) / "listed-manifest").read_bytes())[1:] == ["a"]
+    linked = [path for path in data(tmp_path).rglob("*") if path.is_file() and path.parent.name != "data"]
+    assert {path.stat().st_ino for path in linked} <= stored
+
+
+def test_a_large_channel_is_linked_at_no_cost(tmp_path: Path) -> None:
+    size = 5 * 1024**3
+    stored = tmp_path / "stored"
+    with stored.open("wb") as file:
+        file.truncate(size)
+
+    def ask(question: dict[str, Any]) -> dict[str, Any]:
+        return {"objects": [["d/big", size, '"etag"', str(stored)]], "next": None}
+
+    with AgentWorld() as world, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs_module, "ask_server", lambda *_: ask)
+        free = shutil.disk_usage(tmp_path).free
+        bring(world, tmp_path, channel("train", "s3://b/d/"), shielded=True)
+        assert shutil.disk_usage(tmp_path).free > free - 512 * 1024**2
+        assert message(world) == "Downloading input data: 5 GiB linked from the object store"
+    assert (data(tmp_path) / "train/big").samefile(stored)
+
+
+def test_what_cannot_be_linked_is_copied_and_what_is_gone_is_downloaded(tmp_path: Path) -> None:
+    with AgentWorld() as world:
+        world.files = tmp_path / "stored"
+        world.files.mkdir()
+        world.objects["b"] = {"d/a": b"one", "d/b": b"two", "d/c": b"six"}
+        bring(world, tmp_path, channel("train", "s3://b/d/"))  # there is no sandbox
+        assert all(path.stat().st_nlink == 1 for path in (data(tmp_path) / "train").iterdir())
+        assert message(world) == "Downloading input data: 9 bytes copied from the object store"
+        asked = len([request for request in world.requests if request.startswith("GET /b/d/")])
+        assert asked == 0
+        (world.files / hashlib.sha256(b"two").hexdigest()).unlink()
+        (world.files / hashlib.sha256(b"six").hexdigest()).chmod(0o644)
+        (world.files / hashlib.sha256(b"six").hexdigest()).write_bytes(b"too long")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "exists", lambda _: True)  # so that the world does not make it again
+            bring(world, tmp_path, channel("train", "s3://b/d/"), shielded=True)
+        assert "GET /b/d/b" in world.requests
+        assert "GET /b/d/c" in world.requests
+    assert files(data(tmp_path) / "train") == {"a": b"one", "b": b"two", "c": b"six"}
+
+
+def test_shards_of_files_differ_between_hosts(tmp_path: Path) -> None:
+    with AgentWorld() as world:
+        world.objects["b"] = {f"d/{number}": b"" for number in range(5)}
+        found = []
+        for host in ("algo-1", "algo-2"):
+            train = channel("train", "s3://b/d/", S3DataDistributionType="ShardedByS3Key")
+            bring(world, tmp_path / host, train, host=host, hosts=("algo-1", "algo-2"))
+            found.append(sorted(files(data(tmp_path / host) / "train")))
+        assert found == [["0", "2", "4"], ["1", "3"]]
+        with pytest.raises(TaskFailed, match="matched no files"):
+            none = channel("train", "s3://b/none", S3DataDistributionType="ShardedByS3Key")
+            bring(world, tmp_path, none, hosts=("algo-1", "algo-2"))
+
+
+def test_an_object_written_anew_meanwhile_fails_the_job_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with AgentWorld() as world:
+        world.objects["b"] = {"d/a": b"one"}
+        real = S3Transfer.download
+
+        def download(self: S3Transfer, *arguments: Any) -> None:
+            world.objects["b"]["d/a"] = b"ONE"
+            real(self, *arguments)
+
+        monkeypatch.setattr(S3Transfer, "download", download)
+        with pytest.raises(TaskFailed, match="s3://b/d/a was written anew while the job read it"):
+            bring(world, tmp_path, channel("train", "s3://b/d/"))
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1024))
+    with AgentWorld() as world:
+        world.objects["b"] = {"d/a": b"x" * 10_000}
+        with pytest.raises(
+            TaskFailed, match=r"9\.8 KiB of input data have to be stored, but only 1 KiB are free"
+        ):
+            bring(world, tmp_path, channel("train", "s3://b/d/"))
+
+
+def test_channels_are_brought_anew_whatever_was_left(tmp_path: Path) -> None:
+    with AgentWorld() as world:
+        world.objects["b"] = {"d/a": b"one"}
+        bring(world, tmp_path, channel("train", "s3://b/d/"))
+        (data(tmp_path) / "train/left").write_text("over")
+        bring(world, tmp_path, channel("train", "s3://b/d/"))
+    assert files(data(tmp_path) / "train") == {"a": b"one"}
