@@ -1,6 +1,6 @@
 """How long a training job takes to start and to run, beside the bare library, in one run.
 
-    .venv/bin/python bench/start.py [--jobs 20]
+    .venv/bin/python bench/start.py [--jobs 20] [--channel-gigabytes 5]
 
 Starts a Clary of its own, warms it with two jobs, then alternates: one job through the API, one bare
 ``xgboost.train`` script on the same rows with the same parameters. Prints medians and the idle memory.
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy
@@ -37,7 +39,9 @@ booster.save_model(sys.argv[2] + "/model.ubj")
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--jobs", type=int, default=20)
-    jobs = options.parse_args().jobs
+    options.add_argument("--channel-gigabytes", type=int, default=0, help="a second, large channel, as files")
+    given = options.parse_args()
+    jobs = given.jobs
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as server:
         idle = memory(server.process_id)
         variables, _ = client_environment(Path(folder) / "data", server, {})
@@ -67,13 +71,35 @@ def main() -> None:
         row("whole job, CreateTrainingJob to Completed", wholes)
         row("bare xgboost script", bares)
         row("whole job minus bare script", [a - b for a, b in zip(wholes, bares, strict=True)])
+        if given.channel_gigabytes:
+            print("\n| a further channel of files | median | min | max |\n|---|---|---|---|")
+            upload_large(s3, given.channel_gigabytes)
+            free = shutil.disk_usage(folder).free
+            times = [through_api(f"large-{number}", "s3://bench/large/")[0] for number in range(jobs)]
+            row(f"{given.channel_gigabytes} GB: CreateTrainingJob to the algorithm's first line", times)
+            taken = (free - shutil.disk_usage(folder).free) / 1e6
+            print(f"\nThe {jobs} jobs with that channel took {taken:.0f} MB of disk together.")
         print("\n| process, just started and idle | resident MB |\n|---|---|")
         for name, megabytes in idle:
             print(f"| {name} | {megabytes:.0f} |")
 
 
-def through_api(name: str) -> tuple[float, float]:
-    """Seconds from CreateTrainingJob to the first line of its log, and to Completed."""
+def upload_large(s3: Any, gigabytes: int) -> None:
+    """Objects of one gigabyte each, of random bytes that repeat."""
+    part = os.urandom(64 * 1024 * 1024)
+    for number in range(gigabytes):
+        where = {"Bucket": "bench", "Key": f"large/{number}"}
+        where["UploadId"] = s3.create_multipart_upload(**where)["UploadId"]
+        etags = [s3.upload_part(**where, PartNumber=each, Body=part)["ETag"] for each in range(1, 17)]
+        parts = [{"PartNumber": each, "ETag": etag} for each, etag in enumerate(etags, 1)]
+        s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+
+
+def through_api(name: str, further: str = "") -> tuple[float, float]:
+    """Seconds from CreateTrainingJob to the first line of its log, and to Completed.
+
+    ``further`` is the URI of a channel that the algorithm does not read.
+    """
     client = boto3.client("sagemaker")
     started = time.time()
     client.create_training_job(
@@ -83,10 +109,12 @@ def through_api(name: str) -> tuple[float, float]:
         HyperParameters={"objective": "binary:logistic", "num_round": str(ROUNDS)},
         InputDataConfig=[
             {
-                "ChannelName": "train",
+                "ChannelName": channel,
                 "ContentType": "text/csv",
-                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bench/train/"}},
+                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri}},
             }
+            for channel, uri in (("train", "s3://bench/train/"), ("code", further))
+            if uri
         ],
         OutputDataConfig={"S3OutputPath": "s3://bench/output"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
