@@ -122,6 +122,11 @@ class Cgroup:
             return 0
         return _figure(_read(self._folders["pids"] / "pids.events"), "max")
 
+    def refuse_processes(self) -> None:
+        """Let nobody in it start another process or thread."""
+        with contextlib.suppress(OSError):
+            self._write("pids", "pids.max", 0)
+
     def remove(self) -> None:
         """Remove it. Waits a moment for its last processes; one that stays is swept up later."""
         deadline = time.monotonic() + _REMOVAL_SECONDS

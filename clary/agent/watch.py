@@ -85,6 +85,7 @@ class ProgramWatch:
             peak = self._cgroup.memory_peak_bytes()
             return Violation(out_of_memory_reason(self._limits, peak, exact=False))
         if self._cgroup.refused_processes():
+            self._cgroup.refuse_processes()  # or it would go on while it is being killed
             return Violation(_too_many_processes(self._limits))
         return None
 

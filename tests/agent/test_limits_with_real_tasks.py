@@ -54,6 +54,15 @@ for _ in range(400):  # a bomb that cannot hurt
         time.sleep(600)
 time.sleep(600)
 """
+RESTLESS_BOMB = """
+import os, time
+end = time.monotonic() + 60  # whatever happens
+while time.monotonic() < end:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
 FILL = """
 import os, time
 os.makedirs({folder!r}, exist_ok=True)
@@ -171,6 +180,16 @@ def test_a_fork_bomb_ends_with_its_reason(
     status = outcome(tmp_path, world, BOMB, task_processes=100, cgroups=cgroups, sandbox=sandbox)
     assert status.phase is TaskPhase.FAILED
     assert "ProcessLimitExceeded: the algorithm has more than 100 processes and threads" in status.reason
+
+
+if find_places():
+
+    def test_a_fork_bomb_that_goes_on_is_ended_without_a_sandbox_too(
+        tmp_path: Path, world: AgentWorld
+    ) -> None:
+        status = outcome(tmp_path, world, RESTLESS_BOMB, task_processes=60, sandbox="none")
+        assert status.phase is TaskPhase.FAILED
+        assert "ProcessLimitExceeded" in status.reason
 
 
 @needs_sandbox

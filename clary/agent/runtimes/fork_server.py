@@ -27,13 +27,14 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from clary import registry
+from clary.agent.process_tree import ProcessTree
 from clary.agent.runtimes import namespaces
 from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_message
 from clary.agent.runtimes.program import MOST_OPEN_FILES, Program, program_from_json
@@ -311,24 +312,29 @@ def _wake(number: int, frame: FrameType | None) -> None:
 
 
 def _end_descendants() -> None:
-    """End what the program left behind; without namespaces nobody else does."""
+    """End what the program left behind; without namespaces nobody else does.
+
+    All are stopped before the first is killed: whoever is stopped forks no more, so none gets away.
+    """
+    tree = ProcessTree(os.getpid())
     while True:
-        children = _children()
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+        stopped: set[int] = set()
+        while found := set(tree.processes()) - stopped - {os.getpid()}:
+            _signal_all(found, signal.SIGSTOP)
+            stopped |= found
+        _signal_all(stopped, signal.SIGKILL)
         try:
             os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         except ChildProcessError:
             return
 
 
-def _children() -> list[int]:
-    try:
-        text = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    except OSError:
-        return []
-    return [int(word) for word in text.split()]
+def _signal_all(processes: Iterable[int], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def _fork_first_process(program: Program, descriptors: list[int]) -> tuple[int, int]:
@@ -475,7 +481,7 @@ def _become(program: Program, descriptors: list[int]) -> NoReturn:
     os.umask(0o022)
     _limit_self(program)
     os.environ.clear()
-    os.environ.update(_environment(program))
+    os.environ.update(program_environment(program))
     os.chdir(program.directory)
     if program.run_with_own_python:
         python = f"{program.environment['CLARY_PYTHON_ENVIRONMENT']}/bin/python"
@@ -484,7 +490,7 @@ def _become(program: Program, descriptors: list[int]) -> NoReturn:
     _run_here(program)
 
 
-def _environment(program: Program) -> dict[str, str]:
+def program_environment(program: Program) -> dict[str, str]:
     """The program's environment variables: the few that everything needs, then its own."""
     threads = str(program.threads or os.cpu_count() or 1)
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
