@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,44 +10,9 @@ import numpy
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-SCRIPTS = Path(__file__).parent / "scripts"
-TIMEOUT_SECONDS = 400
-
 RunClient = Callable[..., dict[str, Any]]
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clients")]
-
-
-@pytest.fixture
-def run_client(tmp_path: Path, client_bin: Callable[[str], Path]) -> RunClient:
-    """Runs a command with a client's environment first on the path, on a Clary of its own."""
-    for script in SCRIPTS.iterdir():
-        shutil.copy(script, tmp_path)
-    (tmp_path / "home").mkdir()
-
-    def run(client: str, *command: str) -> dict[str, Any]:
-        environment = os.environ | {
-            "PATH": f"{client_bin(client)}{os.pathsep}{os.environ['PATH']}",
-            "CLARY_TEST_REPORT": str(tmp_path / "report.json"),
-            "HOME": str(tmp_path / "home"),
-            "AWS_ACCESS_KEY_ID": "AKIAREALAWSACCOUNT00",  # what a user's shell may hold must not win
-            "AWS_SECRET_ACCESS_KEY": "of-another-account",
-        }
-        fenced = ["bwrap", "--dev-bind", "/", "/", "--unshare-net", "--die-with-parent"]
-        demo = [sys.executable, "-m", "clary.clients.demo", *command]
-        outcome = subprocess.run(
-            [*fenced, *demo],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-        assert outcome.returncode == 0, outcome.stdout[-8000:] + outcome.stderr[-8000:]
-        report = tmp_path / "report.json"
-        return dict(json.loads(report.read_text())) if report.exists() else {}
-
-    return run
 
 
 def test_sdk_2_trains_deploys_and_scores(run_client: RunClient) -> None:
