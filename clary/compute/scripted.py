@@ -101,6 +101,7 @@ class _Task:
     stopped_at: float | None = None
     stop_cause: StopCause | None = None
     lost_at: float | None = None
+    begun_at: float | None = None  # when the last of its cluster was ordered
     lost_reason: str = ""
 
 
@@ -134,7 +135,7 @@ class ScriptedDriver:
         if spec.id not in self._world:
             self.starts[spec.id] += 1
             self._world[spec.id] = _Task(spec, self.script_of(spec), self._clock.now())
-            self._announce(self._world[spec.id])
+            self._begin(spec)
         self._effect("after start", spec.id)
         return self._status(self._world[spec.id])
 
@@ -195,14 +196,22 @@ class ScriptedDriver:
 
     # The script.
 
+    def _begin(self, spec: TaskSpec) -> None:
+        """Let a task go, or its whole cluster once that has been ordered."""
+        members = [self._world.get(task_id) for task_id in spec.gang or (spec.id,)]
+        for member in members if None not in members else ():
+            if member and member.begun_at is None:
+                member.begun_at = self._clock.now()
+                self._announce(member)
+
     def _effect(self, name: str, task_id: str) -> None:
         if self.on_effect:
             self.on_effect(name, task_id)
 
     def _moments(self, task: _Task) -> list[tuple[float, Step]]:
         """All steps with their times, future ones too, as far as is known now."""
-        moments = [(task.started_at, Step(TaskPhase.PENDING))]
-        for step in task.script.steps:
+        moments = [(task.begun_at or task.started_at, Step(TaskPhase.PENDING))]
+        for step in task.script.steps if task.begun_at is not None else ():
             moments.append((moments[-1][0] + step.after_seconds, step))
         for limit in (task.stopped_at, task.lost_at):
             if limit is not None:

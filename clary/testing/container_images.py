@@ -60,6 +60,9 @@ class Images:
         engine = Engine.connect(self.address)
         engine.close()
         self._api: Any = docker.APIClient(base_url=self.address, version="auto", timeout=120)
+        components = self._api.version().get("Components") or []
+        podman = any("Podman" in str(component.get("Name")) for component in components)
+        self._prefix = "localhost/" if podman else ""  # as each calls what it builds
         self._made: list[str] = []
         self._base = ""
 
@@ -78,14 +81,15 @@ class Images:
             found = source.stat()
             digest.update(f"{target} {found.st_size} {found.st_mtime_ns}\n".encode())
         tag = digest.hexdigest()[:16]
-        name = f"{REPOSITORY}:{tag}"
+        repository = f"{self._prefix}{REPOSITORY}"
+        name = f"{repository}:{tag}"
         if not self._has(name):
             with tempfile.TemporaryFile() as file:
                 with tarfile.open(fileobj=file, mode="w") as archive:
                     _pack(contents, archive)
                 file.seek(0)
                 self._api.import_image_from_data(
-                    file, repository=REPOSITORY, tag=tag, changes=[f"ENV {_PATH}"]
+                    file, repository=repository, tag=tag, changes=[f"ENV {_PATH}"]
                 )
         self._base = name
         return name
@@ -100,14 +104,15 @@ class Images:
     ) -> str:
         """An image of the base with ``files`` (absolute path to text), changed by lines of a Dockerfile."""
         name = name or f"{REPOSITORY}-{uuid.uuid4().hex[:12]}:1"
-        container = self._api.create_container(self.base(), command=["true"])["Id"]
+        base = self._api.inspect_image(self.base())["Id"]
+        container = self._api.create_container(base, command=["true"])["Id"]
         try:
             self._api.put_archive(container, "/", _archive(files or {}, mode))
-            repository, _, tag = name.rpartition(":")
+            repository, _, tag = f"{self._prefix}{name}".rpartition(":")
             self._api.commit(container, repository=repository, tag=tag, changes=list(changes) or None)
         finally:
             self._api.remove_container(container, force=True)
-        self._made.append(name)
+        self._made.append(f"{self._prefix}{name}")
         return name
 
     def _has(self, name: str) -> bool:

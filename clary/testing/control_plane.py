@@ -118,16 +118,22 @@ class ControlPlane:
         self.driver.on_change(self.moved.append)
 
     async def call(
-        self, operation_name: str, *, account: str = ACCOUNT, region: str = REGION, **members: Any
+        self,
+        operation_name: str,
+        *,
+        service_name: str = "sagemaker",
+        account: str = ACCOUNT,
+        region: str = REGION,
+        **members: Any,
     ) -> dict[str, Any]:
-        """What a client gets back for a call of SageMaker's. Raises what the operation raises."""
-        service = _models["sagemaker"]
+        """What a client gets back for a call of SageMaker's, or Clary's. Raises what the operation raises."""
+        service = _models[service_name]
         operation = service.operation_model(operation_name)
         validate(operation.input_shape, members)
         caller = Caller(account, f"arn:aws:iam::{account}:root", account, "AKIATEST")
         http = HttpRequest("POST", "/", "", Headers(), body=cast(Any, None))
         call = Call(service, operation, members, caller, region, "request-1", http)
-        handler = self._handlers["sagemaker", xform_name(operation_name)]
+        handler = self._handlers[service_name, xform_name(operation_name)]
         reply = await handler(RequestContext(self.backends, call), members)
         response = codec_for("json").serialize_reply(operation, reply, "request-1")
         parser = botocore.parsers.create_parser("json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -169,6 +170,32 @@ class DriverConformance:
             status = await world.driver.inspect("job")
             assert status is not None
             assert (status.phase, status.stop_cause) == (TaskPhase.LOST, StopCause.SHUTDOWN)
+
+        self.run(facts)
+
+    def test_a_cluster_waits_until_all_of_it_has_been_ordered(self) -> None:
+        async def facts(world: DriverWorld) -> None:
+            gang = ("one", "two", "three")
+            specs = [dataclasses.replace(world.spec("succeeds", name), gang=gang) for name in gang]
+            for spec in specs[:2]:
+                assert (await world.driver.start(spec)).phase is TaskPhase.PENDING
+            for _ in range(20):
+                await world.tick()
+            for spec in specs[:2]:
+                status = await world.driver.inspect(spec.id)
+                assert status and status.phase is TaskPhase.PENDING
+            await world.driver.start(specs[2])
+            for name in gang:
+                assert (await world.ended(name)).phase is TaskPhase.SUCCEEDED
+
+        self.run(facts)
+
+    def test_what_was_ordered_of_a_cluster_can_be_stopped_before_the_rest_is(self) -> None:
+        async def facts(world: DriverWorld) -> None:
+            await world.driver.start(dataclasses.replace(world.spec("succeeds", "one"), gang=("one", "two")))
+            await world.driver.stop("one", StopCause.REQUESTED)
+            status = await world.ended("one")
+            assert (status.phase, status.stop_cause) == (TaskPhase.STOPPED, StopCause.REQUESTED)
 
         self.run(facts)
 

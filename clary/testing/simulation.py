@@ -45,7 +45,7 @@ INTERNAL_FAILURE = "InternalServerError: the disk is full"
 Verb = Literal[
     "create_job", "stop_job", "delete_job", "time_out",
     "create_endpoint", "update_endpoint", "resize_endpoint", "delete_endpoint",
-    "lose", "interrupt", "shut_down",
+    "lose", "interrupt", "reclaim", "shut_down",
 ]  # fmt: skip
 
 
@@ -54,9 +54,10 @@ class Action:
     """What happens ``at`` seconds from the beginning.
 
     ``script`` names what a job's tasks or an endpoint's model do (`SCRIPTS`, `MODELS`); ``count`` is that of
-    hosts or instances. ``lose`` kills an agent of ``name``, ``interrupt`` is a machine that goes down under
-    one, ``time_out`` its agents' own end of a job, and ``shut_down`` an orderly end of the server, which ends
-    all tasks.
+    hosts or instances; ``keep_alive`` the seconds of a job's warm pool. ``lose`` kills an agent of ``name``,
+    ``interrupt`` is a machine that goes down under one, ``reclaim`` a caller's InterruptTrainingJob,
+    ``time_out`` its agents' own end of a job, and ``shut_down`` an orderly end of the server, which ends all
+    tasks.
     """
 
     at: float
@@ -65,6 +66,7 @@ class Action:
     script: str = "succeeds"
     count: int = 1
     retries: int = 0
+    keep_alive: int = 0
 
 
 def _failing(reason: str, running_seconds: float) -> Script:
@@ -92,6 +94,7 @@ MODELS: Mapping[str, Callable[[str], Script]] = {
     "is-broken": lambda address: Script((Step(TaskPhase.FAILED, 3.0, reason="no model here"),)),
 }
 
+_INTERRUPTIONS = (StopCause.SHUTDOWN, StopCause.INTERRUPTED)
 _TRAINING_TASK = re.compile(r"training-([0-9a-f]+)-(\d+)-algo-\d+\Z")
 
 
@@ -265,6 +268,7 @@ class Simulation:
             "delete_endpoint": self._delete_endpoint,
             "lose": self._lose,
             "interrupt": self._interrupt,
+            "reclaim": self._reclaim,
             "shut_down": self._shut_down,
         }
         await verbs[action.verb](action)
@@ -296,6 +300,7 @@ class Simulation:
                 "InstanceType": "ml.m5.large",
                 "InstanceCount": action.count,
                 "VolumeSizeInGB": 1,
+                **({"KeepAlivePeriodInSeconds": action.keep_alive} if action.keep_alive else {}),
             },
             **({"RetryStrategy": {"MaximumRetryAttempts": action.retries}} if action.retries else {}),
         )
@@ -316,6 +321,9 @@ class Simulation:
     async def _interrupt(self, action: Action) -> None:
         for task in (await self._tasks_of(action.name))[-1:]:
             await self._end(task, StopCause.SHUTDOWN)
+
+    async def _reclaim(self, action: Action) -> None:
+        await self._call("InterruptTrainingJob", service_name="clary", TrainingJobName=action.name)
 
     async def _end(self, task: TaskStatus, cause: StopCause) -> None:
         """As the task's agent does, of itself: no effect of the server's."""
@@ -510,12 +518,12 @@ class Simulation:
         assert ("FailureReason" in status) == (phase == "Failed"), said
         if present:
             assert [each["MetricName"] for each in status["FinalMetricDataList"]] == ["ended"], said
-        again = status["Interruptions"] + status["Retries"]
+        again = status["Interruptions"] + status["SpotInterruptions"] + status["Retries"]
         assert attempt == again + 1, said
         assert status["Retries"] <= (spec.get("RetryStrategy") or {}).get("MaximumRetryAttempts", 0), said
         for earlier in range(1, attempt):
             olds = [self._ends.get(each) for each in training_job.tasks_of(uid, [earlier], spec)]
-            assert any(end and (end.stop_cause is StopCause.SHUTDOWN or _broke(end)) for end in olds), (
+            assert any(end and (end.stop_cause in _INTERRUPTIONS or _broke(end)) for end in olds), (
                 f"{key.name}: attempt {earlier} was given up without a cause: {olds}"
             )
         self.ended_as[key.name] = status["SecondaryStatus"]
@@ -614,9 +622,17 @@ def random_plan(seed: int, *, jobs: int, endpoints: int) -> list[Action]:
                 script=chance.choice(sorted(SCRIPTS)),
                 count=chance.choice((1, 1, 1, 2, 3)),
                 retries=chance.choice((0, 0, 1, 2)),
+                keep_alive=chance.choice((0, 0, 10, 100)),
             )
         )
-        verbs: tuple[Verb, ...] = ("stop_job", "lose", "interrupt", "time_out", "delete_job")
+        verbs: tuple[Verb, ...] = (
+            "stop_job",
+            "lose",
+            "interrupt",
+            "reclaim",
+            "time_out",
+            "delete_job",
+        )
         for verb in verbs:
             for _ in range(chance.choice((0, 0, 0, 1, 2))):
                 plan.append(Action(at + chance.uniform(0, 30), verb, name))
@@ -649,7 +665,7 @@ def _key(owner: str) -> Key:
 
 
 def _broke(end: TaskStatus) -> bool:
-    lost = end.phase is TaskPhase.LOST and end.stop_cause is not StopCause.SHUTDOWN
+    lost = end.phase is TaskPhase.LOST and end.stop_cause not in _INTERRUPTIONS
     return end.phase is TaskPhase.FAILED or lost
 
 

@@ -52,6 +52,29 @@ SCENARIOS: dict[str, tuple[list[Action], str | None]] = {
         [Action(0, "create_job", "job", script="is slow", count=2), Action(5, "stop_job", "job")],
         "Stopped",
     ),
+    "a job on two hosts whose machines are taken away": (
+        [Action(0, "create_job", "job", count=2), Action(5, "reclaim", "job")],
+        "Completed",
+    ),
+    "a job that is stopped while its machines are taken away": (
+        [
+            Action(0, "create_job", "job", script="is slow"),
+            Action(5, "reclaim", "job"),
+            Action(5, "stop_job", "job"),
+        ],
+        "Stopped",
+    ),
+    "a job that leaves a warm pool": (
+        [Action(0, "create_job", "job", script="is quick", count=2, keep_alive=10)],
+        "Completed",
+    ),
+    "a job that is deleted while its warm pool is kept": (
+        [
+            Action(0, "create_job", "job", script="is quick", keep_alive=100),
+            Action(10, "delete_job", "job"),
+        ],
+        "Completed",
+    ),
     "a job that a shutdown interrupts": (
         [Action(0, "create_job", "job", count=2), Action(5, "shut_down")],
         "Completed",
@@ -134,7 +157,25 @@ async def _check(plan: list[Action], points: CrashPoints, ending: str | None) ->
     assert simulation.ended_as == ({"job": ending} if ending else {})
 
 
-@pytest.mark.parametrize("verb", ["stop_job", "delete_job", "lose", "interrupt"])
+def test_wherever_the_server_dies_a_warm_pool_goes_to_one_job_or_ends() -> None:
+    plan = [
+        Action(0, "create_job", "one", script="is quick", keep_alive=100),
+        Action(10, "create_job", "two", script="is quick", keep_alive=10),
+        Action(11, "create_job", "three", script="is quick"),
+    ]
+
+    async def within(points: CrashPoints) -> None:
+        simulation = Simulation(plan, points)
+        await simulation.run()
+        assert simulation.ended_as == dict.fromkeys(("one", "two", "three"), "Completed")
+
+    points = CrashPoints()
+    asyncio.run(within(points))
+    for at in range(len(points.passed)):
+        asyncio.run(within(CrashPoints([at])))
+
+
+@pytest.mark.parametrize("verb", ["stop_job", "delete_job", "lose", "interrupt", "reclaim"])
 def test_what_happens_while_a_controller_is_at_work_is_not_overlooked(verb: Verb) -> None:
     plan = [Action(0, "create_job", "job", script="is quick", count=2)]
 
