@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from clary.agent.checkpoints import checkpoints_of
+from clary.agent.checkpoints import Checkpoints, checkpoints_of
 from clary.agent.cluster import Cluster, cluster_of
 from clary.agent.code import SCRIPT_MODULE, plain, prepare_script
 from clary.agent.commands import as_command, given_command
 from clary.agent.container_training import ML, container_program, running_container
+from clary.agent.debugger_outputs import debugger_outputs
 from clary.agent.execute import Execution, execute
 from clary.agent.explain import failure_reason
 from clary.agent.failure import TaskFailed, TaskStopped
+from clary.agent.followed_folder import FollowedFolder
 from clary.agent.gathering import upload_outputs
 from clary.agent.images import BuiltIn, Container, resolve_image
 from clary.agent.inputs import Inputs, bring_channels
@@ -55,6 +57,8 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     checkpoints = checkpoints_of(ml, work, incoming=incoming, outgoing=around.transfer, say=around.say)
     if checkpoints:
         checkpoints.bring()
+    outputs = debugger_outputs(ml, work, outgoing=around.transfer, say=around.say)
+    followed: list[Checkpoints | FollowedFolder] = [*([checkpoints] if checkpoints else []), *outputs]
     program = inputs.seen_by(program)
     if isinstance(program, Program):
         program = prepare_script(around, work, program, incoming)
@@ -64,13 +68,13 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     # Trial components have names in lower case; the server finds the job's own.
     trial_component = work.job_name.lower() + TRIAL_COMPONENT_SUFFIX
     metrics = MetricShipper(around.clients, around.patience, trial_component)
-    if checkpoints:
-        checkpoints.start()
+    for folder in followed:
+        folder.start()
     try:
         execution = _execute(around, work, program, inputs, metrics, started)
     finally:
-        if checkpoints:
-            checkpoints.finish()
+        for folder in followed:
+            folder.finish()
     if execution.stop_cause in (StopCause.SHUTDOWN, StopCause.INTERRUPTED):
         raise TaskStopped
     around.report.phase(TaskPhase.UPLOADING, "Uploading generated training model")
