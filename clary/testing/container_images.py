@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -88,9 +89,10 @@ class Images:
                 with tarfile.open(fileobj=file, mode="w") as archive:
                     _pack(contents, archive)
                 file.seek(0)
-                self._api.import_image_from_data(
-                    file, repository=repository, tag=tag, changes=[f"ENV {_PATH}"]
-                )
+                reply = self._api.import_image_from_data(file, changes=[f"ENV {_PATH}"])
+            # Engines differ in what they make of names while importing.
+            made = json.loads(reply.strip().splitlines()[-1])["status"]
+            self._api.tag(made, repository, tag)
         self._base = name
         return name
 
