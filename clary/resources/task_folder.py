@@ -7,6 +7,7 @@
 - ``lock``         locked by the live agent, whatever way it ends: liveness that no process id can fake;
 - ``stop.json``    that the task is to end, and why; the first one written counts;
 - ``addresses.json``  task id -> network address of each task of its cluster, written before any is launched;
+- ``program.json``  the program that was started last, with its environment, credentials included;
 - ``exit.json``    the agent's wait status if it ended badly, written by the fork server that started it;
 - ``ml/``          the algorithm's ``/opt/ml``;
 - ``logs.spool``, ``agent.log``  the agent's own.
@@ -22,7 +23,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ from clary.resources.task import (
 )
 
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}\Z")
+
+
+@dataclass(frozen=True)
+class StartedProgram:
+    """What a task's program was started with: all as it sees it itself."""
+
+    module: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,20 @@ class TaskFolder:
     @property
     def _addresses(self) -> Path:
         return self.path / "addresses.json"
+
+    def write_program(self, program: StartedProgram) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_document(self.path / "program.json", {**asdict(program), "arguments": [*program.arguments]})
+
+    def read_program(self) -> StartedProgram | None:
+        """The program that was started last, if there was one."""
+        document = read_document(self.path / "program.json")
+        if not document:
+            return None
+        try:
+            return StartedProgram(**{**document, "arguments": tuple(document["arguments"])})
+        except (KeyError, TypeError):
+            return None
 
     def read_exit(self) -> int | None:
         """The wait status (as ``os.waitpid`` gives it) of an agent that ended badly, if anybody saw it."""

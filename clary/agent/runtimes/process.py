@@ -20,8 +20,9 @@ from pathlib import Path
 from clary.agent.cgroups import Cgroup
 from clary.agent.runtimes import sandbox
 from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_message
-from clary.agent.runtimes.fork_server import ForkServerOrder
+from clary.agent.runtimes.fork_server import ForkServerOrder, program_environment
 from clary.agent.runtimes.program import Program
+from clary.resources.task_folder import StartedProgram, task_folder
 
 _CONNECT_SECONDS = 10.0  # a fork server that has just begun is busy with imports
 _START_SECONDS = 120.0  # for a keeper to say that it is there, on a machine that is busy
@@ -153,6 +154,7 @@ class ProcessRuntime:
         passed = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), writer]
         try:
             sandbox.make_scratch_folders(self._ml(program.task_id))
+            self._record(program)
             for folder in cgroup.parents() if cgroup else ():
                 passed.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             channel, private, keeper = self._order(program, passed)
@@ -231,6 +233,13 @@ class ProcessRuntime:
             ],
         )
         return [*view, *python]
+
+    def _record(self, program: Program) -> None:
+        """Leave word of what runs: for those who want to look, see `clary.agent.runtimes.enter`."""
+        started = StartedProgram(
+            program.module, program.arguments, program_environment(program), program.directory
+        )
+        task_folder(self._settings.folders.tasks, program.task_id).write_program(started)
 
     def _ml(self, task_id: str) -> Path:
         return self._settings.folders.tasks / task_id / "ml"
