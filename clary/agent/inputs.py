@@ -203,7 +203,7 @@ class _Bringing:
     def _bring_files(self, channel: Channel, source: S3Source, folder: Path) -> None:
         folder.mkdir()
         found = self._found(channel, source)
-        mine = [found[index] for index in channel.part(len(found), self._work.host)]
+        mine = list(dict.fromkeys(found[index] for index in channel.part(len(found), self._work.host)))
         check_names(mine, channel.name)
         planned = plan(mine, folder)
         if self._shielded:

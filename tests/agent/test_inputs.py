@@ -297,6 +297,13 @@ def test_what_cannot_be_linked_is_copied_and_what_is_gone_is_downloaded(tmp_path
     assert files(data(tmp_path) / "train") == {"a": b"one", "b": b"two", "c": b"six"}
 
 
+def test_an_object_that_a_manifest_lists_twice_is_one_file(tmp_path: Path) -> None:
+    with AgentWorld() as world:
+        world.objects["b"] = {"m": json.dumps([{"prefix": "s3://b/d/"}, "a", "a"]).encode(), "d/a": b"one"}
+        bring(world, tmp_path, channel("train", "s3://b/m", S3DataType="ManifestFile"))
+    assert files(data(tmp_path) / "train") == {"a": b"one"}
+
+
 def test_shards_of_files_differ_between_hosts(tmp_path: Path) -> None:
     with AgentWorld() as world:
         world.objects["b"] = {f"d/{number}": b"" for number in range(5)}

@@ -20,7 +20,7 @@ def check_channels(request: Members) -> None:
         for group in (request.get("ResourceConfig") or {}).get("InstanceGroups") or []
     ]
     modes = {channel["ChannelName"]: channel.get("InputMode") or usual_mode for channel in channels}
-    _check_paths(modes)
+    _check_paths(modes, [channel["ChannelName"] for channel in channels if _has_manifest(channel)])
     for channel in channels:
         name, mode = channel["ChannelName"], modes[channel["ChannelName"]]
         sources = channel["DataSource"]
@@ -47,9 +47,18 @@ def _check_names(names: Sequence[str]) -> None:
             raise Invalid(f"'{name}' cannot be the name of a channel: it names no folder of its own.")
 
 
-def _check_paths(modes: dict[str, str]) -> None:
-    """What a channel in Pipe mode is called may not be another channel's folder."""
+def _has_manifest(channel: Members) -> bool:
+    return (channel["DataSource"].get("S3DataSource") or {}).get("S3DataType") == "ManifestFile"
+
+
+def _check_paths(modes: dict[str, str], with_manifest: Sequence[str]) -> None:
+    """The pipes and the manifest of one channel may not be another channel's folder."""
     for name, mode in modes.items():
+        if name.removesuffix("-manifest") != name and name.removesuffix("-manifest") in with_manifest:
+            raise Invalid(
+                f"The channel '{name}' cannot be beside the channel '{name.removesuffix('-manifest')}', whose "
+                f"manifest is to lie at /opt/ml/input/data/{name}. Rename one of them."
+            )
         base, _, epoch = name.rpartition("_")
         if modes.get(base) == "Pipe" and epoch.isascii() and epoch.isdigit():
             raise Invalid(

@@ -113,6 +113,10 @@ def test_what_goes_together_is_taken(tmp_path: Path, channels: list[dict[str, An
         ),
         ([s3_channel("..")], "'..' cannot be the name of a channel"),
         ([s3_channel("a", InputMode="Pipe"), s3_channel("a_12")], "would be a pipe of 'a'"),
+        (
+            [s3_channel("a", {"S3DataType": "ManifestFile"}), s3_channel("a-manifest")],
+            "whose manifest is to lie at /opt/ml/input/data/a-manifest",
+        ),
         ([mounted(InputMode="Pipe")], "FileSystemDataSource supports File input mode only"),
         ([mounted(ShuffleConfig={"Seed": 1})], "ShuffleConfig of the channel 'train' can only be used with"),
         ([mounted(CompressionType="Gzip")], "CompressionType is used only in Pipe input mode"),
