@@ -122,7 +122,7 @@ def make_own(ml: Path, channels: Sequence[str]) -> None:
     """
     for channel in channels:
         folder = ml / "input/data" / channel
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():  # a link leads to a directory of the operator's
             continue
         for parent, _, files in os.walk(folder):
             for name in files:

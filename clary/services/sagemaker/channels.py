@@ -54,10 +54,11 @@ def _has_manifest(channel: Members) -> bool:
 def _check_paths(modes: dict[str, str], with_manifest: Sequence[str]) -> None:
     """The pipes and the manifest of one channel may not be another channel's folder."""
     for name, mode in modes.items():
-        if name.removesuffix("-manifest") != name and name.removesuffix("-manifest") in with_manifest:
+        owner = name.removesuffix("-manifest")
+        if owner != name and owner in with_manifest:
             raise Invalid(
-                f"The channel '{name}' cannot be beside the channel '{name.removesuffix('-manifest')}', whose "
-                f"manifest is to lie at /opt/ml/input/data/{name}. Rename one of them."
+                f"The channel '{name}' cannot be beside the channel '{owner}', whose manifest is to lie at "
+                f"/opt/ml/input/data/{name}. Rename one of them."
             )
         base, _, epoch = name.rpartition("_")
         if modes.get(base) == "Pipe" and epoch.isascii() and epoch.isdigit():
