@@ -44,8 +44,18 @@ def check_combinations(request: Members) -> None:
     _check_limits(request)
     _check_image_access(request)
     _check_local_paths(request)
-    _check_rules(request)
-    _check_profiler(request.get("ProfilerConfig") or {})
+    _check_debugger(request)
+    check_profiling(request)
+
+
+def check_profiling(request: Members) -> None:
+    """The profiling of a CreateTrainingJob or UpdateTrainingJob input. Raises `Invalid`."""
+    rules = [rule["RuleConfigurationName"] for rule in request.get("ProfilerRuleConfigurations") or []]
+    check_unique(rules, "The RuleConfigurationNames of ProfilerRuleConfigurations")
+    interval = (request.get("ProfilerConfig") or {}).get("ProfilingIntervalInMilliseconds")
+    if interval is not None and interval not in PROFILING_INTERVALS_MILLISECONDS:
+        allowed = ", ".join(map(str, PROFILING_INTERVALS_MILLISECONDS))
+        raise Invalid(f"ProfilingIntervalInMilliseconds must be one of {allowed}, not {interval}.")
 
 
 def _check_algorithm(request: Members) -> None:
@@ -180,20 +190,12 @@ def _overlap(one: PurePosixPath, other: PurePosixPath) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
-def _check_rules(request: Members) -> None:
-    for name in ("DebugRuleConfigurations", "ProfilerRuleConfigurations"):
-        rules = [rule["RuleConfigurationName"] for rule in request.get(name) or []]
-        check_unique(rules, f"The RuleConfigurationNames of {name}")
-    hook = request.get("DebugHookConfig") or {}
-    collections = [each.get("CollectionName", "") for each in hook.get("CollectionConfigurations") or []]
-    check_unique(collections, "The CollectionNames of DebugHookConfig")
-
-
-def _check_profiler(profiler: Members) -> None:
-    interval = profiler.get("ProfilingIntervalInMilliseconds")
-    if interval is not None and interval not in PROFILING_INTERVALS_MILLISECONDS:
-        allowed = ", ".join(map(str, PROFILING_INTERVALS_MILLISECONDS))
-        raise Invalid(f"ProfilingIntervalInMilliseconds must be one of {allowed}, not {interval}.")
+def _check_debugger(request: Members) -> None:
+    rules = [rule["RuleConfigurationName"] for rule in request.get("DebugRuleConfigurations") or []]
+    check_unique(rules, "The RuleConfigurationNames of DebugRuleConfigurations")
+    collections = (request.get("DebugHookConfig") or {}).get("CollectionConfigurations") or []
+    names = [each["CollectionName"] for each in collections if each.get("CollectionName")]
+    check_unique(names, "The CollectionNames of DebugHookConfig")
 
 
 def check_unique(values: Sequence[str], what: str) -> None:

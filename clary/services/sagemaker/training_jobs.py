@@ -29,7 +29,7 @@ from clary.services.sagemaker.listing import list_resources
 from clary.services.sagemaker.named_algorithms import algorithm_of, resolve
 from clary.services.sagemaker.quotas import within_training_quotas
 from clary.services.sagemaker.tags import check_tags
-from clary.services.sagemaker.training_checks import check_combinations
+from clary.services.sagemaker.training_checks import check_combinations, check_profiling
 from clary.services.sagemaker.warm_pools import claim_warm_pool, labels_of, list_by_pool_status
 
 
@@ -95,10 +95,10 @@ async def stop_training_job(context: RequestContext, request: Members) -> ReplyM
 @operation("sagemaker")
 async def update_training_job(context: RequestContext, request: Members) -> ReplyMembers:
     """Changes what may change while a job lives: profiling, remote debugging, the keep-alive period."""
+    check_profiling(request)
     changed = {
         name: value for name, value in request.items() if name not in ("TrainingJobName", "ResourceConfig")
     }
-
     now = context.backends.clock.now()
 
     def change(job: Resource) -> dict[str, Any]:

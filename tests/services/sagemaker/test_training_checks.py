@@ -182,11 +182,28 @@ def test_a_wrong_combination_is_refused_and_nothing_is_kept(members: dict[str, A
         {"DebugRuleConfigurations": [RULE], "ProfilerRuleConfigurations": [RULE]},
         {"ProfilerConfig": {"ProfilingIntervalInMilliseconds": 60_000}},
         {"ProfilerConfig": {"DisableProfiler": True}},
+        {"DebugHookConfig": {"S3OutputPath": "s3://bucket/d", "CollectionConfigurations": [{}, {}]}},
     ],
 )
 def test_what_aws_takes_is_taken(members: dict[str, Any]) -> None:
     async def facts() -> None:
         plane = ControlPlane()
         await plane.call("CreateTrainingJob", **training_request(**members))
+
+    asyncio.run(facts())
+
+
+def test_profiling_is_held_to_the_same_rules_when_it_is_changed() -> None:
+    async def facts() -> None:
+        plane = ControlPlane()
+        await plane.call("CreateTrainingJob", **training_request())
+        for wrong in (
+            {"ProfilerConfig": {"ProfilingIntervalInMilliseconds": 300}},
+            {"ProfilerRuleConfigurations": [RULE, RULE]},
+        ):
+            with pytest.raises(Invalid):
+                await plane.call("UpdateTrainingJob", TrainingJobName="job", **wrong)
+        shown = await plane.call("DescribeTrainingJob", TrainingJobName="job")
+        assert not {"ProfilerConfig", "ProfilerRuleConfigurations"} & set(shown)
 
     asyncio.run(facts())

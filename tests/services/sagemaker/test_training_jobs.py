@@ -291,7 +291,13 @@ def test_stopping_twice_does_no_harm_and_an_ended_job_cannot_be_stopped() -> Non
 def test_what_may_change_of_a_running_job_changes_and_nothing_else() -> None:
     async def facts() -> None:
         plane = ControlPlane()
-        await plane.call("CreateTrainingJob", **training_request())
+        resources = {
+            "InstanceType": "ml.m5.large",
+            "InstanceCount": 1,
+            "VolumeSizeInGB": 1,
+            "KeepAlivePeriodInSeconds": 60,
+        }
+        await plane.call("CreateTrainingJob", **training_request(ResourceConfig=resources))
         before = await plane.call("DescribeTrainingJob", TrainingJobName="job")
         updated = await plane.call(
             "UpdateTrainingJob",
