@@ -13,10 +13,12 @@ from pathlib import Path
 
 from clary.agent.archives import BadArchive, unpack
 from clary.agent.failure import TaskFailed
+from clary.agent.limits import task_limits
 from clary.agent.runtimes.environments import ensure_environment
 from clary.agent.runtimes.program import Program
 from clary.agent.s3_transfer import S3Transfer, s3_location
 from clary.agent.surroundings import Surroundings
+from clary.agent.watch import Confinement
 from clary.resources.task import TrainingWork
 
 LARGEST_SOURCE_BYTES = 1 << 30
@@ -53,6 +55,7 @@ def in_environment(around: Surroundings, program: Program, code: Path, code_seen
         code_seen=code_seen,
         environments=Path(around.settings.environments),
         runtime=around.runtime,
+        confine=lambda: Confinement(task_limits(around.spec, around.settings), around.settings),
         task_id=around.spec.id,
         on_line=around.say,
         stop=around.stop,

@@ -108,7 +108,7 @@ class Confinement:
     """Holds what confines one program: its control group and its processors. A context manager."""
 
     def __init__(self, limits: TaskLimits, settings: AgentSettings) -> None:
-        self._limits = limits
+        self.limits = limits
         self._locks: list[int] = []
         folder = Path(settings.sockets).parent / "processors"
         self._processors = _take_processors(limits.cpu_count, folder, self._locks)
@@ -144,7 +144,7 @@ class Confinement:
 
     def confined(self, program: Program) -> Program:
         """``program`` with the limits that its own process puts on itself before it runs."""
-        limits, cgroup = self._limits, self.cgroup
+        limits, cgroup = self.limits, self.cgroup
         counted = cgroup is not None and "pids" in cgroup.controllers
         return replace(
             program,
@@ -157,7 +157,7 @@ class Confinement:
 
     def watch(self, volume: VolumeWatch, root: int) -> ProgramWatch:
         """The watch over the program, whose first process is ``root``."""
-        return ProgramWatch(self._limits, volume, self.cgroup, root)
+        return ProgramWatch(self.limits, volume, self.cgroup, root)
 
 
 def volume_watch(limits: TaskLimits, folder: TaskFolder, ml_seen: str) -> VolumeWatch:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from clary.agent.execute import execute
@@ -26,6 +27,8 @@ from clary.agent.runtimes.environment_builder import package_arguments
 from clary.agent.runtimes.process import CannotRun, ProcessRuntime
 from clary.agent.runtimes.program import Program
 from clary.agent.stopping import StopRequests
+from clary.agent.volume import VolumeWatch
+from clary.agent.watch import Confinement
 from clary.frameworks.source import is_package
 
 BUILD_SECONDS = 30 * 60.0
@@ -50,6 +53,7 @@ def ensure_environment(
     code_seen: str,
     environments: Path,
     runtime: ProcessRuntime,
+    confine: Callable[[], Confinement],
     task_id: str,
     on_line: Callable[[str], None],
     stop: StopRequests,
@@ -91,7 +95,8 @@ def ensure_environment(
                 python_environment=name,
                 environment_writable=True,
             )
-            complaint = _build(program, runtime, on_line, stop)
+            with confine() as confinement:
+                complaint = _build(program, runtime, confinement, folder, on_line, stop)
             if complaint:
                 source = "requirements.txt" if requirements else "the source's package"
                 raise TaskFailed(f"ClientError: {source} could not be installed: {complaint}")
@@ -100,11 +105,17 @@ def ensure_environment(
 
 
 def _build(
-    program: Program, runtime: ProcessRuntime, on_line: Callable[[str], None], stop: StopRequests
+    program: Program,
+    runtime: ProcessRuntime,
+    confinement: Confinement,
+    folder: Path,
+    on_line: Callable[[str], None],
+    stop: StopRequests,
 ) -> str:
     """Run the builder; pip's complaint, "" if there is none."""
+    volume = VolumeWatch(replace(confinement.limits, volume_bytes=0), {folder: "the environment"})
     try:
-        running = runtime.start(program)
+        running = runtime.start(confinement.confined(program), confinement.cgroup)
         try:
             execution = execute(
                 running,
@@ -113,6 +124,7 @@ def _build(
                 grace_seconds=_GRACE_SECONDS,
                 deadline=None,
                 kill_deadline=time.monotonic() + BUILD_SECONDS,
+                watch=confinement.watch(volume, running.process_id),
             )
         finally:
             running.close()
@@ -120,6 +132,8 @@ def _build(
         raise TaskFailed(f"InternalServerError: {error}") from error
     if execution.stop_cause:
         raise TaskStopped
+    if execution.violation:
+        raise TaskFailed(execution.violation.reason)
     return "" if execution.ending.exit_code == 0 else _complaint(execution.tail)
 
 
