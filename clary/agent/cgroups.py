@@ -17,6 +17,7 @@ from pathlib import Path
 CONTROLLERS = ("memory", "cpu", "pids")
 NAME_PREFIX = "clary-"
 _PERIOD_MICROSECONDS = 100_000
+_UNLIMITED_BYTES = 1 << 60  # version 1 writes a figure near 2**63
 _REMOVAL_SECONDS = 2.0
 _ROOT = Path("/")
 
@@ -55,6 +56,23 @@ def find_places(root: Path = _ROOT) -> CgroupPlaces | None:
             return None
         place = place.parent
     return None
+
+
+def surrounding_memory_bytes(root: Path = _ROOT) -> int:
+    """The memory that the groups around this process leave it, as in a container; 0 if they leave it all."""
+    mounts, own = _mounts(root), _own_groups(root)
+    place = _inside(mounts, own, "memory")
+    if place is not None:
+        limit = _figure(_read(place / "memory.stat"), "hierarchical_memory_limit")
+        return limit if limit < _UNLIMITED_BYTES else 0
+    place = _inside(mounts, own, "")
+    found: list[int] = []
+    while place is not None:
+        text = _read(place / "memory.max").strip()
+        if text.isdigit():
+            found.append(int(text))
+        place = None if place == mounts[""][1] else place.parent
+    return min(found, default=0)
 
 
 class Cgroup:

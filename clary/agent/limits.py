@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clary.agent.cgroups import surrounding_memory_bytes
 from clary.agent.surroundings import AgentSettings
 from clary.resources.task import TaskSpec, TrainingWork
 
@@ -57,12 +58,13 @@ class TaskLimits:
 def task_limits(spec: TaskSpec, settings: AgentSettings) -> TaskLimits:
     """The limits of a task on the machine that ``settings`` describe."""
     volume = _volume_gigabytes(spec.work.request) if isinstance(spec.work, TrainingWork) else 0
+    memory = (spec.memory_bytes, settings.memory_bytes, surrounding_memory_bytes())
     return TaskLimits(
         instance_type=spec.work.instance_type or "the instance",
         asked_cpu_count=spec.cpu_count,
         asked_memory_bytes=spec.memory_bytes,
         cpu_count=min(spec.cpu_count, float(settings.cpu_count)),
-        memory_bytes=min(spec.memory_bytes, settings.memory_bytes or spec.memory_bytes),
+        memory_bytes=min(limit for limit in memory if limit),
         volume_bytes=volume * GIB,
         processes=settings.task_processes,
     )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clary.agent.cgroups import Cgroup, CgroupPlaces, find_places, group_name
+from clary.agent.cgroups import Cgroup, CgroupPlaces, find_places, group_name, surrounding_memory_bytes
 
 MIB = 1024**2
 GROUPS = "sys/fs/cgroup"
@@ -75,6 +75,21 @@ def test_each_controller_of_version_1_has_a_place_of_its_own(tmp_path: Path) -> 
     memory, cpu = group(root, "memory/jobs"), group(root, "cpu")
     group(root, "pids")
     assert find_places(root) == CgroupPlaces(1, {"memory": memory, "cpu": cpu})
+
+
+def test_a_container_leaves_its_tasks_what_it_has_itself(tmp_path: Path) -> None:
+    assert surrounding_memory_bytes(tmp_path) == 0
+    root = version_2(tmp_path / "two", "/outer/inner")
+    (group(root, "/outer") / "memory.max").write_text(f"{5 * MIB}\n")
+    (group(root, "/outer/inner") / "memory.max").write_text("max\n")
+    assert surrounding_memory_bytes(root) == 5 * MIB
+    mounts = f"31 24 0:28 / /{GROUPS}/memory rw - cgroup cgroup rw,memory\n"
+    root = machine(tmp_path / "one", "3:memory:/jobs\n", mounts)
+    stat = group(root, "memory/jobs") / "memory.stat"
+    stat.write_text(f"cache 1\nhierarchical_memory_limit {7 * MIB}\n")
+    assert surrounding_memory_bytes(root) == 7 * MIB
+    stat.write_text("cache 1\nhierarchical_memory_limit 9223372036854771712\n")
+    assert surrounding_memory_bytes(root) == 0
 
 
 def test_limits_of_version_2_are_written_and_its_counts_read(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clary.faults import InUse, LimitExceeded
 from clary.services.sagemaker.quotas import MOST_QUOTAS, parse_quotas
+from clary.testing.api_world import ApiWorld
 from clary.testing.control_plane import ControlPlane
 from clary.testing.hosting_world import HostingWorld
 from clary.testing.training_requests import training_request
@@ -36,14 +38,24 @@ def test_a_job_over_the_quota_is_refused_in_words_of_aws() -> None:
             await plane.call("CreateTrainingJob", **job("more", 2))
         assert refused.value.message.startswith(
             "The account-level service limit 'ml.m5.large for training job usage' is 3 Instances, with "
-            "current utilization of 2 Instances and a request delta of 2 Instances. Please use AWS Service Quotas "
-            "to request an increase for this quota. If AWS Service Quotas is not available, contact AWS support"
+            "current utilization of 2 Instances and a request delta of 2 Instances. Please use AWS Service "
+            "Quotas to request an increase for this quota. If AWS Service Quotas is not available, contact "
+            "AWS support to request an increase for this quota."
         )
         await plane.call("CreateTrainingJob", **job("one", 1))
         listed = await plane.call("ListTrainingJobs")
         assert {each["TrainingJobName"] for each in listed["TrainingJobSummaries"]} == {"two", "one"}
 
     asyncio.run(facts())
+
+
+def test_a_real_client_sees_the_error_of_its_model(tmp_path: Path) -> None:
+    world = ApiWorld(tmp_path)
+    world.backends = dataclasses.replace(world.backends, quotas=parse_quotas(f"{LARGE}=0"))
+    sagemaker = world.client("sagemaker")
+    with pytest.raises(sagemaker.exceptions.ResourceLimitExceeded) as refused:
+        sagemaker.create_training_job(**job("job"))
+    assert "'ml.m5.large for training job usage' is 0 Instances" in refused.value.response["Error"]["Message"]
 
 
 def test_other_types_spot_accounts_and_regions_have_quotas_of_their_own() -> None:
