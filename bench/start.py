@@ -1,6 +1,6 @@
 """How long a training job takes to start and to run, beside the bare library, in one run.
 
-    .venv/bin/python bench/start.py [--jobs 20] [--channel-gigabytes 5]
+    .venv/bin/python bench/start.py [--jobs 20] [--hosts 2] [--at-once 50] [--channel-gigabytes 5]
 
 Starts a Clary of its own, warms it with two jobs, then alternates: one job through the API, one bare
 ``xgboost.train`` script on the same rows with the same parameters. Prints medians and the idle memory.
@@ -39,6 +39,8 @@ booster.save_model(sys.argv[2] + "/model.ubj")
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--jobs", type=int, default=20)
+    options.add_argument("--hosts", type=int, default=0, help="as many jobs again, of so many hosts each")
+    options.add_argument("--at-once", type=int, default=0, help="so many jobs created at the same time")
     options.add_argument("--channel-gigabytes", type=int, default=0, help="a second, large channel, as files")
     given = options.parse_args()
     jobs = given.jobs
@@ -71,6 +73,12 @@ def main() -> None:
         row("whole job, CreateTrainingJob to Completed", wholes)
         row("bare xgboost script", bares)
         row("whole job minus bare script", [a - b for a, b in zip(wholes, bares, strict=True)])
+        if given.hosts:
+            clusters = [through_api(f"cluster-{number}", hosts=given.hosts) for number in range(jobs)]
+            row(f"{given.hosts} hosts: to the first line of all", [first for first, _ in clusters])
+            row(f"{given.hosts} hosts: whole job", [whole for _, whole in clusters])
+        if given.at_once:
+            at_once(given.at_once, statistics.median(bares))
         if given.channel_gigabytes:
             print("\n| a further channel of files | median | min | max |\n|---|---|---|---|")
             upload_large(s3, given.channel_gigabytes)
@@ -95,14 +103,42 @@ def upload_large(s3: Any, gigabytes: int) -> None:
         s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
 
 
-def through_api(name: str, further: str = "") -> tuple[float, float]:
-    """Seconds from CreateTrainingJob to the first line of its log, and to Completed.
+def at_once(jobs: int, bare_seconds: float) -> None:
+    """Create ``jobs`` together and wait for all, beside what bare scripts one after the other would take."""
+    started = time.perf_counter()
+    for number in range(jobs):
+        create(f"crowd-{number}")
+    created = time.perf_counter() - started
+    for number in range(jobs):
+        ended(f"crowd-{number}", 120 + jobs * 10)
+    whole = time.perf_counter() - started
+    print(
+        f"\n{jobs} jobs at once: created in {created:.1f} s, all completed after {whole:.1f} s; "
+        f"{jobs} bare scripts one after the other: {jobs * bare_seconds:.1f} s."
+    )
+
+
+def through_api(name: str, further: str = "", hosts: int = 1) -> tuple[float, float]:
+    """Seconds from CreateTrainingJob to the first line of each host's log, and to Completed.
 
     ``further`` is the URI of a channel that the algorithm does not read.
     """
-    client = boto3.client("sagemaker")
     started = time.time()
-    client.create_training_job(
+    create(name, further, hosts)
+    ended(name, 120)
+    whole = time.time() - started
+    logs = boto3.client("logs")
+    firsts = []
+    for host in range(1, hosts + 1):
+        events = logs.filter_log_events(
+            logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/algo-{host}-", limit=1
+        )["events"]
+        firsts.append(events[0]["timestamp"] / 1000 - started)
+    return max(firsts), whole
+
+
+def create(name: str, further: str = "", hosts: int = 1) -> None:
+    boto3.client("sagemaker").create_training_job(
         TrainingJobName=name,
         RoleArn="arn:aws:iam::123456789012:role/ClaryExecutionRole",
         AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
@@ -117,20 +153,21 @@ def through_api(name: str, further: str = "") -> tuple[float, float]:
             if uri
         ],
         OutputDataConfig={"S3OutputPath": "s3://bench/output"},
-        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": hosts, "VolumeSizeInGB": 10},
         StoppingCondition={"MaxRuntimeInSeconds": 600},
     )
+
+
+def ended(name: str, within_seconds: float) -> None:
+    """Wait for the job's end. Exits if it does not complete."""
+    client = boto3.client("sagemaker")
+    deadline = time.time() + within_seconds
     while (job := client.describe_training_job(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
-        if time.time() - started > 120:
+        if time.time() > deadline:
             raise SystemExit(f"{name} does not end: {job['SecondaryStatusTransitions']}")
         time.sleep(0.02)
-    whole = time.time() - started
     if job["TrainingJobStatus"] != "Completed":
         raise SystemExit(f"{name} failed: {job.get('FailureReason')}")
-    events = boto3.client("logs").filter_log_events(
-        logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/", limit=1
-    )["events"]
-    return events[0]["timestamp"] / 1000 - started, whole
 
 
 def memory(server: int) -> list[tuple[str, float]]:
