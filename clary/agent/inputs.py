@@ -21,6 +21,7 @@ from clary.agent.channels.channel import (
     FileSystemSource,
     S3Source,
     channels_of,
+    name_channel,
 )
 from clary.agent.channels.files import Planned, copy, link, link_one, plan
 from clary.agent.channels.objects import Found, ObjectFinder, ask_server, check_names
@@ -118,7 +119,10 @@ def bring_channels(
     brought = _Bringing(around, work, incoming, around.runtime.fenced if shielded is None else shielded)
     try:
         for channel in channels_of(work):
-            brought.prepare(channel)
+            try:
+                brought.prepare(channel)
+            except TaskFailed as error:
+                raise name_channel(error, channel.name) from error
         brought.fetch()
     except TaskFailed as error:
         raise _download_failed(error) from error

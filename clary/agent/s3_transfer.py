@@ -270,6 +270,8 @@ def describe(error: ClientError) -> str:
     """``NoSuchBucket (404): The specified bucket does not exist``."""
     found = error.response.get("Error", {})
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    if found.get("Code") == "404":  # a HEAD request's reply has no body that says more
+        return "NoSuchKey (404): The object, or its bucket, does not exist"
     return f"{found.get('Code', 'Unknown')} ({status}): {found.get('Message', '')}"
 
 

@@ -386,3 +386,39 @@ def test_an_augmented_manifest_that_cannot_be_used_fails_before_training(
             piping(world, tmp_path, piped("train", "s3://b/m", source, **members)),
         ):
             pass
+
+
+def test_bad_data_behind_what_a_program_wants_does_not_fail_it(tmp_path: Path) -> None:
+    with AgentWorld() as world:
+        world.objects["b"] = {"d/1": gzip.compress(b"good"), "d/2": b"bad"}
+        with piping(world, tmp_path, piped("train", "s3://b/d/", CompressionType="Gzip")) as (data, watch):
+            for epoch in range(3):
+                deadline = time.monotonic() + LIMIT_SECONDS
+                while not (data / f"train_{epoch}").exists():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.002)
+                with (data / f"train_{epoch}").open("rb", buffering=0) as fifo:
+                    assert fifo.read(1) == b"g"
+            assert watch.last_look(succeeded=True) is None
+
+
+def test_a_pass_goes_on_when_the_server_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe_module, "_PIPE_BYTES", 4096)
+    monkeypatch.setattr(stream, "PIECE_BYTES", 10_000)
+    objects = {f"d/{number:02}": os.urandom(50_000) for number in range(20)}
+    with AgentWorld() as world:
+        world.objects["b"] = dict(objects)
+        with (
+            piping(world, tmp_path, piped("train", "s3://b/d/")) as (data, watch),
+            (data / "train_0").open("rb", buffering=0) as fifo,
+        ):
+            beginning = fifo.read(1000)
+            world.vanish()
+            back = threading.Timer(0.3, world.appear)
+            back.start()
+            rest = b""
+            while block := fifo.read(1 << 16):
+                rest += block
+            back.join()
+            assert beginning + rest == b"".join(objects.values())
+            assert watch.look() is None

@@ -61,6 +61,13 @@ class Channel:
         return indexes
 
 
+def name_channel(error: TaskFailed, channel: str) -> TaskFailed:
+    """``error``, naming the channel if it does not yet."""
+    if repr(channel) in error.reason:
+        return error
+    return TaskFailed(f"{error.reason} (channel {channel!r}: check its DataSource)", error.exit_code)
+
+
 def channels_of(work: TrainingWork) -> list[Channel]:
     """The channels that this host gets: those of other instance groups are left out.
 

@@ -12,12 +12,14 @@ import fcntl
 import os
 import select
 import socket
+import struct
+import termios
 import threading
 import time
 import traceback
 from pathlib import Path
 
-from clary.agent.channels.channel import Channel
+from clary.agent.channels.channel import Channel, name_channel
 from clary.agent.channels.encoding import Encoder
 from clary.agent.channels.stream import ReadAhead, Stretches
 from clary.agent.failure import TaskFailed, TaskStopped
@@ -26,6 +28,7 @@ from clary.agent.s3_transfer import S3Transfer
 _PIPE_BYTES = 1 << 20  # of the kernel's buffer, if it gives that much
 _STOP_SECONDS = 5.0  # for a thread to end; one that waits for a server that is away is left behind
 _JOIN_SECONDS = 0.05
+_DRAIN_MILLISECONDS = 50
 
 
 class _ReaderGone(Exception):
@@ -34,6 +37,12 @@ class _ReaderGone(Exception):
 
 class _Over(Exception):
     """The program has ended."""
+
+
+def _unread_bytes(fifo: int) -> int:
+    """How much lies in the pipe."""
+    (size,) = struct.unpack("i", fcntl.ioctl(fifo, termios.FIONREAD, bytes(4)))
+    return int(size)
 
 
 class ChannelPipe:
@@ -125,15 +134,24 @@ class ChannelPipe:
         except (_Over, TaskStopped):
             raise
         except TaskFailed as error:
-            self._fail(error)
+            self._fail(error, fifo)
         except Exception as error:  # noqa: BLE001 - the job fails of it
             traceback.print_exc()
-            self._fail(TaskFailed(f"InternalServerError: {type(error).__name__}: {error}"))
+            self._fail(TaskFailed(f"InternalServerError: {type(error).__name__}: {error}"), fifo)
         finally:
             encoder.close()
 
-    def _fail(self, error: TaskFailed) -> None:
-        self.failure = error
+    def _fail(self, error: TaskFailed, fifo: int) -> None:
+        """Let the reader have what was good, then fail; one that wants no more of it goes on instead."""
+        poll = select.poll()
+        poll.register(fifo, 0)  # only for the reader's end
+        poll.register(self._waker, select.POLLIN)
+        while _unread_bytes(fifo):
+            for descriptor, _ in poll.poll(_DRAIN_MILLISECONDS):
+                if descriptor == fifo:
+                    return
+                raise _Over
+        self.failure = name_channel(error, self._channel.name)
         select.select([self._waker], [], [])
         raise _Over
 
