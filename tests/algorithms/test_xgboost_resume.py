@@ -12,6 +12,7 @@ import pytest
 import xgboost
 from sklearn.datasets import load_breast_cancer, load_digits
 
+from clary.algorithms.xgboost import checkpoints
 from clary.algorithms.xgboost.train import train
 
 CsvBytes = Callable[[object], bytes]
@@ -88,6 +89,16 @@ def test_early_stopping_that_had_come_stays(folder: Any, csv_bytes: CsvBytes) ->
     found = run(folder, **settings)
     assert bytes(found.save_raw("ubj")) == bytes(wanted.save_raw("ubj"))
     assert sorted(path.name for path in (folder.base / "checkpoints").iterdir()) == before
+
+
+def test_rounds_are_left_out_where_writing_would_take_too_long(
+    folder: Any, csv_bytes: CsvBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "FREE_SECONDS", -1.0)
+    monkeypatch.setattr(checkpoints, "LARGEST_SHARE", 0.0)
+    prepared(folder, csv_bytes)
+    run(folder)
+    assert [path.name for path in (folder.base / "checkpoints").iterdir()] == ["xgboost-checkpoint.11"]
 
 
 def interrupt(programs: list[Any], at: str) -> None:

@@ -13,7 +13,7 @@ import xgboost
 
 from clary.algorithms.faults import ClientError
 from clary.algorithms.job import Job
-from clary.algorithms.xgboost.checkpoints import keep_checkpoint
+from clary.algorithms.xgboost.checkpoints import Checkpoints
 from clary.algorithms.xgboost.custom_metrics import Scorer
 from clary.algorithms.xgboost.hosts import Group
 from clary.algorithms.xgboost.library import booster_from, is_callers_mistake, library_message
@@ -28,7 +28,8 @@ class RoundWatch:
 
     def __init__(self, job: Job, *, done: int = 0, checkpoints: bool = True, speaks: bool = True) -> None:
         self._job = job
-        self._checkpoints = job.checkpoints if checkpoints and speaks else None
+        folder = job.checkpoints if checkpoints and speaks else None
+        self._checkpoints = Checkpoints(folder) if folder is not None else None
         self._speaks = speaks
         self.rounds = done
 
@@ -36,7 +37,7 @@ class RoundWatch:
     def stop_requested(self) -> bool:
         return self._job.stop_requested
 
-    def after_round(self, booster: Any, number: int, scores: Scores) -> None:
+    def after_round(self, booster: Any, number: int, scores: Scores, *, is_last: bool) -> None:
         self.rounds = number + 1
         if self._speaks:
             self._job.log(
@@ -48,7 +49,7 @@ class RoundWatch:
                 )
             )
         if self._checkpoints is not None:
-            keep_checkpoint(booster, self._checkpoints, number)
+            self._checkpoints.after_round(booster, number, is_last=is_last)
 
 
 def shown_score(data: str, metric: str, score: float) -> str:
@@ -75,16 +76,19 @@ def boost(
         scorer = Scorer(plan, matrices, together)
         booster = xgboost.Booster(scorer.options, list(matrices.values()), model_file=before)
         patience = _Patience(plan, booster) if plan.patience and "validation" in matrices else None
-        for number in range(watch.rounds, plan.rounds):
-            if together.any(watch.stop_requested) or (patience and patience.is_over(number)):
-                break
+        stops = together.any(watch.stop_requested)
+        number = watch.rounds
+        while number < plan.rounds and not stops and not (patience and patience.is_over(number)):
             if plan.renews:
                 _renew_updater(booster, plan)
             booster.update(matrices["train"], iteration=number)
             scores = scorer.scores(booster, number)
             if patience:
                 patience.look(booster, number, scores["validation"])
-            watch.after_round(booster, number, scores)
+            stops = together.any(watch.stop_requested)
+            number += 1
+            ends = stops or number == plan.rounds or bool(patience and patience.is_over(number))
+            watch.after_round(booster, number - 1, scores, is_last=ends)
         return (patience.best(booster) if patience else booster.reset()), scores
     except (xgboost.core.XGBoostError, ValueError) as error:
         if is_callers_mistake(error):

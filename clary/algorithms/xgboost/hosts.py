@@ -105,12 +105,11 @@ def group(job: Job, cluster: Cluster, members: Sequence[str], tracker: Mapping[s
     rank = members.index(cluster.host)
     job.ends_at_once = True  # the library would wait for members that are gone, and has been seen to crash
     try:
-        with xgboost.config_context(verbosity=0):  # or it prints each host's rank
-            collective.init(
-                dmlc_task_id=f"{rank:06d}",  # what members are ranked by
-                dmlc_timeout=_LONGEST_STEP_SECONDS,
-                **tracker,
-            )
+        collective.init(
+            dmlc_task_id=f"{rank:06d}",  # what members are ranked by
+            dmlc_timeout=_LONGEST_STEP_SECONDS,
+            **tracker,
+        )
         yield Group(rank, len(members))
     except xgboost.core.XGBoostError as error:
         cluster.explain(error)
