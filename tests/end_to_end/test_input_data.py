@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from clary.compute.local.fencing import bubblewrap_works
+from clary.running_server import find_running
 from clary.testing.agent_world import archive
 from clary.testing.server import ServerProcess
 
@@ -193,3 +195,41 @@ def test_data_that_is_missing_in_the_middle_of_a_pass_fails_the_job_by_name(chan
     assert job["FailureReason"].startswith(
         "ClientError: Data download failed:record 2 of s3://data/broken.manifest has no attribute 'a'"
     )
+
+
+def test_objects_kept_elsewhere_are_downloaded_and_the_status_says_so(tmp_path: Path) -> None:
+    (tmp_path / "external").mkdir()
+    (tmp_path / "clary").mkdir()
+    with ServerProcess(tmp_path / "external") as external:
+        root = json.loads((external.data / "credentials.json").read_text())
+        running = find_running(external.data)
+        assert running is not None
+        elsewhere = {
+            "objects": "s3",
+            "objects_s3_endpoint": running.endpoint_url,
+            "objects_s3_access_key_id": root["access_key_id"],
+            "objects_s3_secret_access_key": root["secret_access_key"],
+        }
+        with ServerProcess(tmp_path / "clary", **elsewhere) as server:
+            channels = Channels(server, tmp_path)
+            content = os.urandom(40 * 1024 * 1024)
+            channels.put("large/object", content)
+            channels.put("manifest", json.dumps([{"prefix": "s3://data/large/"}, "object"]).encode())
+            script = READ_EPOCH + (
+                "import hashlib\n"
+                "folder = os.environ['SM_CHANNEL_TRAIN']\n"
+                "print('file', hashlib.sha256(open(folder + '/object', 'rb').read()).hexdigest())\n"
+                "print('pipe', hashlib.sha256(epoch('piped', 0)).hexdigest())\n"
+            )
+            job, lines = channels.run(
+                "external",
+                script,
+                from_s3("train", "s3://data/manifest", {"S3DataType": "ManifestFile"}),
+                from_s3("piped", "s3://data/large/", InputMode="Pipe"),
+            )
+    succeeded(job, lines)
+    digest = hashlib.sha256(content).hexdigest()
+    assert f"file {digest}" in lines
+    assert f"pipe {digest}" in lines
+    moves = {move["Status"]: move["StatusMessage"] for move in job["SecondaryStatusTransitions"]}
+    assert moves["Downloading"] == "Downloading input data: 40 MiB downloaded"
