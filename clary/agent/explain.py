@@ -16,6 +16,14 @@ _FAILURE_BYTES = 8192
 _PREFIXES = ("AlgorithmError", "ClientError", "InternalServerError")
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _FIRST_TRACEBACK_LINE = "Traceback (most recent call last):"
+_RANK = re.compile(r"^\[rank\d+\]: ?")  # PyTorch's, before each line of a traceback
+_EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Exit|Interrupt|Warning|Failure|Failed)\b")
+# What launchers say of the processes they started: that these failed, and not why.
+_LAUNCHERS = (
+    "subprocess.CalledProcessError: Command", "torch.distributed.elastic.multiprocessing.errors.ChildFailed",
+)  # fmt: skip
+_SDK_FAILED = "Command failed with exit code "  # the SDK's driver, after the output of the script
+_NOTHING_SAID = "Training Execution failed."  # the SDK's driver, into the failure file
 
 
 def failure_reason(ml: Path, execution: Execution) -> str:
@@ -30,6 +38,8 @@ def failure_reason(ml: Path, execution: Execution) -> str:
             how += ", probably out of memory"
     else:
         how = f"exit code: {ending.exit_code}"
+    if any(word in written for word in (*_LAUNCHERS, _NOTHING_SAID)):
+        written = explain_traceback(execution.tail) or written
     what = written or explain_traceback(execution.tail)
     if not what:
         said = next((line.strip() for line in reversed(execution.tail) if line.strip()), "")
@@ -66,24 +76,45 @@ def read_failure(ml: Path) -> str:
 
 
 def explain_traceback(lines: Sequence[str]) -> str:
-    """``ValueError: too few (/opt/ml/code/train.py:12)`` from the last traceback in ``lines``, or ""."""
-    start = next((i for i in reversed(range(len(lines))) if lines[i].startswith(_FIRST_TRACEBACK_LINE)), None)
-    if start is None:
-        return ""
+    """``ValueError: too few (/opt/ml/code/train.py:12)`` from the last traceback in ``lines``, or "".
+
+    What a launcher says of a process that it started counts only if nothing else is there.
+    """
+    lines = [_RANK.sub("", line) for line in lines]
+    starts = [place for place, line in enumerate(lines) if line.startswith(_FIRST_TRACEBACK_LINE)]
+    found = [_explain(lines, start) for start in reversed(starts)]
+    return next(
+        (each for each in found if each and not each.startswith(_LAUNCHERS)), found[0] if found else ""
+    )
+
+
+def _explain(lines: Sequence[str], start: int) -> str:
+    """The traceback that begins in line ``start``."""
     frames: list[tuple[str, str]] = []
+    source_follows = False
     for index in range(start + 1, len(lines)):
-        frame = _FRAME.match(lines[index])
+        line = lines[index]
+        frame = _FRAME.match(line)
         if frame:
             frames.append((frame["file"], frame["line"]))
-        elif lines[index] and not lines[index].startswith(" "):
-            message = lines[index].strip()
+            source_follows = not line.startswith(" ")  # where a launcher took the indentation away
+        elif source_follows and not _EXCEPTION.match(line):
+            source_follows = bool(line.strip("^~ ")) and _marks_follow(lines, index)
+        elif line and not line.startswith(" "):
+            message = line.strip()
             for further in lines[index + 1 : index + 4]:  # messages of several lines
-                if not further.strip() or further.startswith(_FIRST_TRACEBACK_LINE):
+                if not further.strip() or further.startswith((_FIRST_TRACEBACK_LINE, _SDK_FAILED)):
                     break
                 message += " " + further.strip()
             own = [frame for frame in frames if "/code/" in frame[0]] or frames
             return f"{message} ({own[-1][0]}:{own[-1][1]})" if own else message
     return ""
+
+
+def _marks_follow(lines: Sequence[str], index: int) -> bool:
+    """Whether the next line only marks a part of this one (``^^^^``)."""
+    following = lines[index + 1] if index + 1 < len(lines) else ""
+    return bool(following) and not following.strip("^~ ")
 
 
 def _signal_name(number: int) -> str:

@@ -79,6 +79,45 @@ def test_a_traceback_is_told_by_its_cause_and_the_callers_own_line() -> None:
     assert explain_traceback(["no traceback"]) == ""
 
 
+def test_a_scripts_exception_is_found_behind_what_its_launchers_say() -> None:
+    of_the_sdk = [
+        "Traceback (most recent call last):",
+        'File "/opt/ml/input/data/code/train.py", line 4, in <module>',
+        "f()",
+        "^^^",
+        'File "/opt/ml/input/data/code/train.py", line 2, in f',
+        'raise ValueError("row 7 is bad")',
+        "ValueError: row 7 is bad",
+        "Command failed with exit code 1. Traceback: Traceback (most recent call last):",
+        '  File "/opt/ml/input/data/sm_drivers/common/utils.py", line 193, in execute_commands',
+        "    raise subprocess.CalledProcessError(exitcode, commands)",
+        "subprocess.CalledProcessError: Command '['python3', 'train.py']' returned non-zero exit status 1.",
+    ]
+    assert explain_traceback(of_the_sdk) == "ValueError: row 7 is bad (/opt/ml/input/data/code/train.py:2)"
+    of_torchrun = [
+        "[rank1]: Traceback (most recent call last):",
+        '[rank1]:   File "/opt/ml/input/data/code/train.py", line 6, in <module>',
+        '[rank1]:     raise KeyError("price")',
+        "[rank1]: KeyError: 'price'",
+        "Traceback (most recent call last):",
+        'File "/tmp/python/bin/torchrun", line 4, in <module>',
+        "sys.exit(main())",
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:",
+        "====",
+    ]
+    assert explain_traceback(of_torchrun) == "KeyError: 'price' (/opt/ml/input/data/code/train.py:6)"
+    assert explain_traceback(of_torchrun[4:]).startswith("torch.distributed.elastic")
+
+
+def test_a_failure_file_of_a_launcher_gives_way_to_the_scripts_exception(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    written = "Traceback ...\nsubprocess.CalledProcessError: Command '['python3', 'train.py']' returned 1."
+    (tmp_path / "output/failure").write_text(written)
+    reason = failure_reason(tmp_path, ended(Ending(exit_code=1), *TRACEBACK))
+    assert reason == "AlgorithmError: KeyError: 'price' (/opt/ml/code/train.py:12), exit code: 1"
+    assert "CalledProcessError" in failure_reason(tmp_path, ended(Ending(exit_code=1)))
+
+
 def test_a_failure_file_wins_over_the_log(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     assert failure_reason(tmp_path, ended(Ending(exit_code=3), *TRACEBACK)) == (
