@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+    from botocore.exceptions import ClientError, HTTPClientError
+    from botocore.exceptions import ConnectionError as NoConnection
 
     from clary.clients.environment import NotReady
     from clary.running_server import NotRunning
@@ -42,7 +43,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             wait = WAIT_SECONDS if options.follow else 0
             reply = client.list_events(After=after, WaitSeconds=wait, **asked)
             away = False
-        except (ClientError, ConnectionError, HTTPClientError, NotReady, NotRunning) as error:
+        except (ClientError, NoConnection, HTTPClientError, NotReady, NotRunning) as error:
             if not options.follow or not _may_come_back(error):
                 raise
             if not away:

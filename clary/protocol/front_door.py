@@ -223,7 +223,7 @@ class FrontDoor:
         """The service's model, and how it is spoken to."""
         assert exchange.destination is not None
         destination = exchange.destination
-        exchange.model = self._models[destination.service]
+        exchange.model = self._models.spoken(destination.service, destination.protocol)
         exchange.codec = codec_for(destination.protocol)
 
     async def open_claim(self, exchange: Exchange) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
+from clary.protocol import sqs_forms
+
 SERVED = (
     "sagemaker",
     "sagemaker-runtime",
@@ -44,6 +46,7 @@ class ServiceModels:
 
     def __init__(self) -> None:
         self._models: dict[str, ServiceModel] = {}
+        self._sqs_in_forms: ServiceModel | None = None
 
     def __getitem__(self, service: str) -> ServiceModel:
         """The model of ``service``. Raises botocore's ``UnknownServiceError``."""
@@ -55,8 +58,19 @@ class ServiceModels:
                 file_loader=_BareFiles(),
                 include_default_search_paths=False,
             )
-            model = ServiceModel(loader.load_service_model(service, "service-2"), service)
+            document = loader.load_service_model(service, "service-2")
+            if service == "sqs":
+                document = sqs_forms.with_codes(document)
+                self._sqs_in_forms = ServiceModel(sqs_forms.in_forms(document), service)
+            model = ServiceModel(document, service)
             self._models[service] = model
+        return model
+
+    def spoken(self, service: str, protocol: str) -> ServiceModel:
+        """The model of ``service`` as it is to one who speaks ``protocol``."""
+        model = self[service]
+        if service == "sqs" and protocol == "query" and self._sqs_in_forms is not None:
+            return self._sqs_in_forms
         return model
 
     def protocols(self, service: str) -> tuple[str, ...]:
