@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clary.agent.failure import TaskFailed
+from clary.agent.layout import NETWORK_INTERFACE
 from clary.agent.runtimes.sandbox import HOSTS
 from clary.resources.task import TaskSpec, TrainingWork
 from clary.resources.task_folder import TaskFolder
@@ -31,6 +32,12 @@ class Cluster:
     def peers(self) -> list[str]:
         """The other hosts."""
         return [host for host in self.addresses if host != self.host]
+
+    @property
+    def network_interface(self) -> str:
+        """The interface over which a program of this machine reaches its peers, or else the world."""
+        there = not self.peers and Path("/sys/class/net", NETWORK_INTERFACE).exists()
+        return NETWORK_INTERFACE if there else "lo"
 
     def environment(self) -> dict[str, str]:
         """What tells a program of its peers where names do not resolve: outside a sandbox."""

@@ -26,17 +26,17 @@ _FOLDERS = (
 )  # fmt: skip
 
 
-def lay_out_training(ml: Path, work: TrainingWork) -> None:
+def lay_out_training(ml: Path, work: TrainingWork, network_interface: str = NETWORK_INTERFACE) -> None:
     """Make the folders and write ``input/config``. What is there already is kept or replaced alike."""
     for folder in _FOLDERS:
         (ml / folder).mkdir(parents=True, exist_ok=True)
-    for name, document in training_configuration(work).items():
+    for name, document in training_configuration(work, network_interface).items():
         path = ml / "input/config" / name
         write_document(path, document)
         path.chmod(0o644)
 
 
-def training_configuration(work: TrainingWork) -> dict[str, Any]:
+def training_configuration(work: TrainingWork, network_interface: str) -> dict[str, Any]:
     """File name -> content of ``input/config``."""
     request = work.request
     hosts = sorted(work.hosts)
@@ -50,7 +50,7 @@ def training_configuration(work: TrainingWork) -> dict[str, Any]:
             "current_group_name": work.instance_group,
             "hosts": hosts,
             "instance_groups": _instance_groups(work),
-            "network_interface_name": NETWORK_INTERFACE,
+            "network_interface_name": network_interface,
         },
         "init-config.json": {
             "inputMode": _shouted(job_input_mode(work)),

@@ -20,7 +20,7 @@ from clary.agent.followed_folder import FollowedFolder
 from clary.agent.gathering import upload_outputs
 from clary.agent.images import BuiltIn, Container, resolve_image
 from clary.agent.inputs import Inputs, bring_channels
-from clary.agent.layout import lay_out_training
+from clary.agent.layout import NETWORK_INTERFACE, lay_out_training
 from clary.agent.limits import task_limits
 from clary.agent.metrics import MetricReader, MetricShipper
 from clary.agent.outputs import has_model, upload_output_data
@@ -46,13 +46,13 @@ def run_training(around: Surroundings, work: TrainingWork, incoming: S3Transfer)
     started = time.monotonic()
     ml = around.folder.ml
     around.report.phase(TaskPhase.PREPARING, "Downloading input data")
-    lay_out_training(ml, work)
-    take_cache_over(around.folder.path.parent, ml, around.spec.room_of)
     cluster = cluster_of(around.spec, work, around.folder)
     cluster.write_hosts(around.folder.path)
     program = _program(around, work, cluster)
-    around.runtime.reserve()
     in_container = isinstance(program, ContainerProgram)
+    lay_out_training(ml, work, NETWORK_INTERFACE if in_container else cluster.network_interface)
+    take_cache_over(around.folder.path.parent, ml, around.spec.room_of)
+    around.runtime.reserve()
     inputs = bring_channels(around, work, incoming, shielded=True if in_container else None)
     checkpoints = checkpoints_of(ml, work, incoming=incoming, outgoing=around.transfer, say=around.say)
     if checkpoints:
