@@ -69,6 +69,14 @@ class EventDelivery:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def step(self) -> None:
+        """Deliver everything that is due now, and wait for the outcome; for those who turn the clock."""
+        while True:
+            await self._start_due()
+            if not self._busy:
+                return
+            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+
     def wake(self) -> None:
         """Something may be due."""
         self._wake.set()

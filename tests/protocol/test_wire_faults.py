@@ -74,7 +74,7 @@ MODELS = ServiceModels()
         ("sts", None, UnknownOperation, "InvalidAction", 400),
         ("ecr", "DescribeRepositories", NotFound, "RepositoryNotFoundException", 400),
         ("events", "DescribeRule", NotFound, "ResourceNotFoundException", 400),
-        ("sqs", "GetQueueUrl", NotFound, "QueueDoesNotExist", 400),
+        ("sqs", "GetQueueUrl", NotFound, "AWS.SimpleQueueService.NonExistentQueue", 400),
         ("sns", "Publish", NotFound, "NotFound", 404),
         ("kms", "DescribeKey", NotFound, "NotFoundException", 400),
     ],
