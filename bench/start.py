@@ -1,6 +1,7 @@
 """How long a training job takes to start and to run, beside the bare library, in one run.
 
     .venv/bin/python bench/start.py [--jobs 20] [--hosts 2] [--at-once 50] [--channel-gigabytes 5]
+                                    [--docker IMAGE]
 
 Starts a Clary of its own, warms it with two jobs, then alternates: one job through the API, one bare
 ``xgboost.train`` script on the same rows with the same parameters. Prints medians and the idle memory.
@@ -42,6 +43,9 @@ def main() -> None:
     options.add_argument("--hosts", type=int, default=0, help="as many jobs again, of so many hosts each")
     options.add_argument("--at-once", type=int, default=0, help="so many jobs created at the same time")
     options.add_argument("--channel-gigabytes", type=int, default=0, help="a second, large channel, as files")
+    options.add_argument(
+        "--docker", metavar="IMAGE", default="", help="containers, of an image with a /bin/sh"
+    )
     given = options.parse_args()
     jobs = given.jobs
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data") as server:
@@ -87,6 +91,8 @@ def main() -> None:
             row(f"{given.channel_gigabytes} GB: CreateTrainingJob to the algorithm's first line", times)
             taken = (free - shutil.disk_usage(folder).free) / 1e6
             print(f"\nThe {jobs} jobs with that channel took {taken:.0f} MB of disk together.")
+        if given.docker:
+            containers(given.docker, jobs)
         print("\n| process, just started and idle | resident MB |\n|---|---|")
         for name, megabytes in idle:
             print(f"| {name} | {megabytes:.0f} |")
@@ -118,6 +124,37 @@ def at_once(jobs: int, bare_seconds: float) -> None:
     )
 
 
+def containers(image: str, jobs: int) -> None:
+    """Jobs in containers, each beside a bare ``docker run`` that says the same word."""
+    say = ["-c", "echo started"]
+    bares, firsts, wholes = [], [], []
+    for number in range(jobs + 1):
+        started = time.time()
+        bare = ["docker", "run", "--rm", "--entrypoint", "/bin/sh", image, *say]
+        with subprocess.Popen(bare, stdout=subprocess.PIPE, text=True) as process:
+            if not process.stdout or process.stdout.readline() != "started\n":
+                raise SystemExit(f"docker run {image} does not run /bin/sh")
+            bare_seconds = time.time() - started
+        name, started = f"container-{number}", time.time()
+        create(name, image=image, ContainerEntrypoint=["/bin/sh"], ContainerArguments=say)
+        ended(name, 120)
+        whole = time.time() - started
+        events = boto3.client("logs").filter_log_events(
+            logGroupName="/aws/sagemaker/TrainingJobs",
+            logStreamNamePrefix=f"{name}/",
+            filterPattern="started",
+        )["events"]
+        if number:  # the first of each is for warming up
+            bares.append(bare_seconds)
+            firsts.append(events[0]["timestamp"] / 1000 - started)
+            wholes.append(whole)
+    print("\n| a container | median | min | max |\n|---|---|---|---|")
+    row("bare docker run: to its first line", bares)
+    row("CreateTrainingJob to the container's first line", firsts)
+    row("what the job adds", [a - b for a, b in zip(firsts, bares, strict=True)])
+    row("whole job, CreateTrainingJob to Completed", wholes)
+
+
 def through_api(name: str, further: str = "", hosts: int = 1) -> tuple[float, float]:
     """Seconds from CreateTrainingJob to the first line of each host's log, and to Completed.
 
@@ -137,11 +174,11 @@ def through_api(name: str, further: str = "", hosts: int = 1) -> tuple[float, fl
     return max(firsts), whole
 
 
-def create(name: str, further: str = "", hosts: int = 1) -> None:
+def create(name: str, further: str = "", hosts: int = 1, image: str = IMAGE, **command: list[str]) -> None:
     boto3.client("sagemaker").create_training_job(
         TrainingJobName=name,
         RoleArn="arn:aws:iam::123456789012:role/ClaryExecutionRole",
-        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        AlgorithmSpecification={"TrainingImage": image, "TrainingInputMode": "File", **command},
         HyperParameters={"objective": "binary:logistic", "num_round": str(ROUNDS)},
         InputDataConfig=[
             {

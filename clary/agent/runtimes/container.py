@@ -85,6 +85,12 @@ def engine_address(setting: str, environment: Mapping[str, str] = os.environ) ->
     return f"unix://{_DOCKER_SOCKETS[0]}"
 
 
+def has_registry(image: str) -> bool:
+    """Whether the name says which registry it is from."""
+    first, slash, _ = image.partition("/")
+    return bool(slash) and (first == "localhost" or "." in first or ":" in first)
+
+
 def local_names(image: str) -> Sequence[str]:
     """The names under which the engine may have ``image``, the best first.
 

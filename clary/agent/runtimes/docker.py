@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import queue
+import resource
 import signal
 import socket
 import struct
@@ -24,12 +25,14 @@ from clary.agent.runtimes.api_access import ApiAccess
 from clary.agent.runtimes.container import (
     CannotContain,
     ContainerProgram,
+    has_registry,
     local_names,
 )
 from clary.agent.runtimes.docker_network import JobNetwork, default_gateway, network_mode
 from clary.agent.runtimes.mounts import Mount
 from clary.agent.runtimes.ownership import chown_command, foreign
 from clary.agent.runtimes.process import Ending
+from clary.agent.runtimes.program import MOST_OPEN_FILES
 from clary.agent.runtimes.pull_progress import PullProgress
 from clary.resources.container_record import ContainerRecord
 from clary.resources.task import Connection
@@ -119,14 +122,19 @@ class Engine:
         return found
 
     def _local(self, name: str) -> str:
+        """The id of an image that the engine has, or ""."""
         import docker
 
         try:
-            return str(self._api.inspect_image(name)["Id"])
-        except docker.errors.NotFound:
+            with contextlib.suppress(docker.errors.NotFound):
+                return str(self._api.inspect_image(name)["Id"])
+            # What Podman builds it calls so, and over its socket it does not look for it of its own accord.
+            if not has_registry(name):
+                with contextlib.suppress(docker.errors.NotFound):
+                    return str(self._api.inspect_image(f"localhost/{name}")["Id"])
             return ""
         except docker.errors.APIError as error:
-            if error.status_code == 400:
+            if error.status_code == 400 or "must be lowercase" in _said(error):
                 raise CannotContain(
                     f"{name!r} cannot be the name of an image: {_said(error)}", callers=True
                 ) from error
@@ -474,6 +482,7 @@ def _host_config(program: ContainerProgram, binds: list[str], network: JobNetwor
         "memswap_limit": limits.memory_bytes,  # no swap beside it
         "nano_cpus": int(limits.cpu_count * 1e9),
         "pids_limit": limits.processes,
+        "ulimits": [{"Name": "nofile", "Soft": _open_files(), "Hard": _open_files()}],
         "shm_size": limits.shared_memory_bytes,
         "cap_drop": ["NET_RAW", "MKNOD"],
         "security_opt": _security_options(),
@@ -491,6 +500,12 @@ def _bind(mount: Mount) -> Iterator[str]:
     with mount.opened() as descriptor:
         mode = "ro" if mount.read_only else "rw"
         yield f"/proc/{os.getpid()}/fd/{descriptor}:/opt/ml/{mount.target}:{mode}"
+
+
+def _open_files() -> int:
+    """How many files a process may have open: as for programs in the sandbox."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
 
 
 def _security_options() -> list[str]:

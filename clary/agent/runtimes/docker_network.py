@@ -24,7 +24,7 @@ _PREFIX_LENGTH = 24
 _MOST_TRIES = 64
 MOST_HOSTS = 200
 _FIRST_HOST = 2  # the gateway is 1
-_DEFAULT_NETWORKS = ("bridge", "podman")
+_DEFAULT_NETWORK = "bridge"  # Podman's answers to that as well
 
 
 class JobNetwork:
@@ -122,20 +122,22 @@ class JobNetwork:
 
 def network_mode(network: bool) -> str:
     """The mode for a single host."""
-    return "bridge" if network else "none"
+    return _DEFAULT_NETWORK if network else "none"
 
 
 def default_gateway(api: Any) -> str:
     """This machine's address as a container of the engine's own network sees it; "" if it cannot be told."""
-    for name in _DEFAULT_NETWORKS:
-        for found in api.networks(names=[name]):
-            if found["Name"] != name:
-                continue
-            for pool in found.get("IPAM", {}).get("Config") or []:
-                if pool.get("Gateway"):
-                    return str(pool["Gateway"])
-                if pool.get("Subnet"):
-                    return str(ipaddress.ip_network(pool["Subnet"])[1])
+    import docker
+
+    try:
+        found = api.inspect_network(_DEFAULT_NETWORK)
+    except docker.errors.NotFound:
+        return ""
+    for pool in found.get("IPAM", {}).get("Config") or []:
+        if pool.get("Gateway"):
+            return str(pool["Gateway"])
+        if pool.get("Subnet"):
+            return str(ipaddress.ip_network(pool["Subnet"])[1])
     return ""
 
 
