@@ -8,7 +8,8 @@ import sys
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.end_to_end.conftest import BUCKET
+from clary.testing.server import ServerProcess
+from tests.end_to_end.conftest import BUCKET, Platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end_to_end")]
 
@@ -72,6 +73,23 @@ def test_an_interrupted_job_goes_on_where_it_was(platform):
     assert not begun[1].startswith("begins at 0 ")
     assert "told to end" in platform.log(name)
     assert platform.content(job["ModelArtifacts"]["S3ModelArtifacts"], "steps") == b"60"
+
+
+def test_a_job_goes_on_after_the_server_was_stopped_and_started_again(tmp_path):
+    with ServerProcess(tmp_path) as server:
+        platform = Platform(server)
+        name, place = counting(platform, 60)
+        platform.until(lambda: len(platform.keys(f"{place}/")) > 2)
+        server.stop()
+        assert server.processes() == {}
+        server.start()
+        platform = Platform(server)
+        # What was written last went out while the server was on its way down.
+        assert "last-words" in platform.keys(f"{place}/")
+        job = platform.ended(name)
+        assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+        begun = [line for line in platform.log(name) if line.startswith("begins at")]
+        assert len(begun) == 2 and not begun[1].startswith("begins at 0 ")
 
 
 def test_only_a_running_job_can_be_interrupted(platform):
