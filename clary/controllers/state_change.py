@@ -44,6 +44,18 @@ def bus_event(resource: Resource, detail_type: str, shape: Shape, change: StateC
     return NewEvent(key.account, key.region, made)
 
 
+def without_spec(resource: Resource) -> dict[str, Any]:
+    """What is known of a resource that was deleted before anybody saw its spec."""
+    kind = resource.key.kind
+    return {
+        **resource.status,
+        f"{kind}Name": resource.key.name,
+        f"{kind}Arn": sagemaker_arn(resource.key),
+        "CreationTime": resource.created_at,
+        "LastModifiedTime": resource.modified_at,
+    }
+
+
 def tags(resource: Resource) -> dict[str, str]:
     """The tags of a SageMaker resource as events have them."""
     given: Any = resource.spec.get("Tags") or []

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from clary.controllers.state_change import StateChange
-from clary.resources import training_job
+from clary.controllers.state_change import StateChange, without_spec
 from clary.resources.resource import Resource
 from clary.resources.training_job import KIND, NOT_OF_THE_REQUEST, describe
 
@@ -67,5 +66,5 @@ def _change(resource: Resource, moves: Sequence[dict[str, Any]], place: int) -> 
         phase=phase,
         modified_at=resource.modified_at if last else at,
     )
-    members = describe(shown) if spec else {**shown.status, **training_job.summarize(shown)}
+    members = describe(shown) if spec else without_spec(shown)
     return StateChange(resource.modified_at if last else at, members)
