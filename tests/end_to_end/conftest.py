@@ -166,3 +166,13 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield Platform(server)
         running = server
     assert running.processes() == {}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Stop the jobs that a test which failed has left: others would wait for their room."""
+    yield
+    if "platform" in request.fixturenames:
+        sagemaker = request.getfixturevalue("platform").sagemaker
+        for job in sagemaker.list_training_jobs(StatusEquals="InProgress")["TrainingJobSummaries"]:
+            sagemaker.stop_training_job(TrainingJobName=job["TrainingJobName"])

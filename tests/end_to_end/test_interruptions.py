@@ -43,7 +43,7 @@ def counting(platform, last: int, **changes):
 def test_checkpoints_are_in_s3_while_the_job_runs(platform):
     name, place = counting(platform, 10_000)
     platform.until(lambda: len(platform.keys(f"{place}/")) > 3)
-    assert platform.sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == "Training"
+    platform.until_training(name)
     platform.sagemaker.stop_training_job(TrainingJobName=name)
     assert platform.ended(name)["TrainingJobStatus"] == "Stopped"
     written = platform.keys(f"{place}/")
@@ -82,8 +82,7 @@ def test_a_job_goes_on_after_the_server_was_stopped_and_started_again(tmp_path):
         platform.until(lambda: len(platform.keys(f"{place}/")) > 2)
         server.stop()
         assert server.processes() == {}
-        server.start()
-        platform = Platform(server)
+        server.start()  # on the ports it had
         # What was written last went out while the server was on its way down.
         assert "last-words" in platform.keys(f"{place}/")
         job = platform.ended(name)
