@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shlex
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,23 +20,23 @@ from typing import Any
 TORCH_DISTRIBUTED = "sagemaker_torch_distributed_enabled"
 PYTORCH_DDP = "sagemaker_pytorch_ddp_enabled"
 MULTI_WORKER_MIRRORED = "sagemaker_multi_worker_mirrored_strategy_enabled"
+MPI = "sagemaker_mpi_enabled"
+MPI_PROCESSES = "sagemaker_mpi_num_of_processes_per_host"
+MPI_OPTIONS = "sagemaker_mpi_custom_mpi_options"
 DATA_PARALLEL = "sagemaker_distributed_dataparallel_enabled"
 # Any of these among the framework's parameters means that a job's instance group trains together.
 ENABLING = (
-    TORCH_DISTRIBUTED, PYTORCH_DDP, MULTI_WORKER_MIRRORED, DATA_PARALLEL, "sagemaker_mpi_enabled",
+    TORCH_DISTRIBUTED, PYTORCH_DDP, MULTI_WORKER_MIRRORED, DATA_PARALLEL, MPI,
     "sagemaker_parameter_server_enabled", "sagemaker_pytorch_xla_multi_worker_enabled",
 )  # fmt: skip
 INSTANCE_GROUPS = "sagemaker_distribution_instance_groups"
 ADDRESSES = "CLARY_CLUSTER_ADDRESSES"  # JSON: host name to IP address, for a job of several hosts
 
+MOST_PROCESSES = 1024  # of MPI on one host
 PORT = 7777  # where hosts meet that have an address of their own
 _FIRST_PORT, _PORTS = 12_000, 20_000  # below those that systems give out by themselves
 _TENSORFLOW_OFFSET = 1  # its workers listen beside PyTorch's
 _REFUSED = {
-    "sagemaker_mpi_enabled": (
-        "distribution 'mpi' starts processes on the other hosts over SSH, which a job's hosts do not have "
-        "here"
-    ),
     DATA_PARALLEL: (
         "distribution 'smdistributed.dataparallel' needs the library smdistributed, which is in AWS's images "
         "only"
@@ -46,6 +48,13 @@ _REFUSED = {
         "distribution 'pytorchxla' needs torch_xla and its accelerators, which are not here"
     ),
 }
+_MPI_OVER_SSH = (
+    "distribution 'mpi' starts processes on the other hosts over SSH, which a job's hosts do not have here"
+)
+_NO_MPIRUN = (
+    "distribution 'mpi' needs mpirun, which is not installed here: name mpich and mpi4py in a "
+    "requirements.txt beside the script, or"
+)
 _INSTEAD = {
     "tensorflow": '{"multi_worker_mirrored_strategy": {"enabled": True}}',
     "": '{"torch_distributed": {"enabled": True}} (PyTorch), backend "gloo" or "nccl"',
@@ -75,9 +84,18 @@ class Torchrun:
     processes: int
 
 
-def torchrun_wanted(
+@dataclass(frozen=True)
+class Mpirun:
+    """Start the script by the ``mpirun`` at ``path``, ``processes`` times."""
+
+    path: str
+    processes: int
+    options: Sequence[str]
+
+
+def launch_wanted(
     parameters: Mapping[str, Any], framework: str, program: str, group: str, cluster: Cluster, gpu_count: int
-) -> Torchrun | None:
+) -> Torchrun | Mpirun | None:
     """The launch that a job's framework parameters ask for on a host of instance group ``group``.
 
     ``None`` is a script that runs once on each host. Raises `CannotDistribute`.
@@ -87,15 +105,38 @@ def torchrun_wanted(
     enabled = [name for name in ENABLING if parameters.get(name)]
     if not enabled:
         return None
-    if {TORCH_DISTRIBUTED, PYTORCH_DDP} & set(enabled):
-        if not program.endswith(".py"):
-            raise CannotDistribute(f"torchrun starts Python scripts, and {program} is none")
+    torchrun = {TORCH_DISTRIBUTED, PYTORCH_DDP} & set(enabled)
+    if (torchrun or MPI in enabled) and not program.endswith(".py"):
+        raise CannotDistribute(f"the job's distribution starts Python scripts, and {program} is none")
+    if torchrun:
         return Torchrun(cluster, max(1, gpu_count))
     if MULTI_WORKER_MIRRORED in enabled:
         return None  # `tensorflow_configuration` says all there is to say
-    reason = _REFUSED[enabled[0]]
-    instead = _INSTEAD.get(framework, _INSTEAD[""])
-    raise CannotDistribute(f"{reason}: use distribution={instead}")
+    instead = f"use distribution={_INSTEAD.get(framework, _INSTEAD[''])}"
+    refused = next((_REFUSED[name] for name in enabled if name in _REFUSED), None)
+    if refused:
+        raise CannotDistribute(f"{refused}: {instead}")
+    if len(cluster.hosts) > 1:
+        raise CannotDistribute(f"{_MPI_OVER_SSH}: {instead}")
+    path = shutil.which("mpirun")
+    if path is None:
+        raise CannotDistribute(f"{_NO_MPIRUN} {instead}")
+    return Mpirun(path, _mpi_processes(parameters, gpu_count), _mpi_options(parameters))
+
+
+def _mpi_processes(parameters: Mapping[str, Any], gpu_count: int) -> int:
+    """As many as the caller says, else one for each GPU. Raises `CannotDistribute`."""
+    given = parameters.get(MPI_PROCESSES) or max(1, gpu_count)
+    if not isinstance(given, int) or not 1 <= given <= MOST_PROCESSES:
+        raise CannotDistribute(f"processes_per_host of distribution 'mpi' must be 1 to {MOST_PROCESSES}")
+    return given
+
+
+def _mpi_options(parameters: Mapping[str, Any]) -> list[str]:
+    try:
+        return shlex.split(str(parameters.get(MPI_OPTIONS) or ""))
+    except ValueError as error:
+        raise CannotDistribute(f"custom_mpi_options of distribution 'mpi' cannot be read: {error}") from None
 
 
 def distribution_groups(parameters: Mapping[str, Any], current: str) -> list[str]:

@@ -14,12 +14,15 @@ from clary.frameworks.debugger import NoDebugger, await_debugger, debugger_wante
 from clary.frameworks.distribution import (
     CannotDistribute,
     Cluster,
+    Mpirun,
+    Torchrun,
     cluster_variables,
     find_cluster,
+    launch_wanted,
     tensorflow_configuration,
-    torchrun_wanted,
 )
 from clary.frameworks.framework import FrameworkSpec, get_framework
+from clary.frameworks.mpirun import mpirun_command, run_mpirun
 from clary.frameworks.script import Ended, run_module, run_python, run_shell
 from clary.frameworks.source import NoSource, bring_source, is_package
 from clary.frameworks.toolkit import TrainingEnvironment, command_line, read_environment
@@ -84,20 +87,24 @@ def _prepare(base: Path, framework: FrameworkSpec, asked: str) -> _Run:
     script = bring_source(base, environment.program, environment.submit_directory)
     variables = environment.variables()
     cluster = find_cluster(environment.hosts, environment.host, environment.network_interface)
-    torchrun = torchrun_wanted(
+    together = environment.distribution_hosts
+    launch = launch_wanted(
         environment.framework_parameters,
         framework.name,
         environment.program,
-        variables["SM_CURRENT_INSTANCE_GROUP"],
-        cluster,
+        environment.group,
+        find_cluster(together, environment.host, environment.network_interface) if together else cluster,
         int(variables["SM_NUM_GPUS"]),
     )
     os.environ.update(variables)
     os.environ.update(_meeting(framework, environment, cluster))
     arguments, code = environment.arguments(), environment.code
-    if torchrun is not None:
-        command = torchrun_command(torchrun, environment.program, arguments)
-        return _Run(command, lambda: run_torchrun(torchrun, script, arguments, code))
+    if isinstance(launch, Torchrun):
+        command = torchrun_command(launch, environment.program, arguments)
+        return _Run(command, lambda: run_torchrun(launch, script, arguments, code))
+    if isinstance(launch, Mpirun):
+        command = mpirun_command(launch, environment.program, arguments)
+        return _Run(command, lambda: run_mpirun(launch, script, arguments, code))
     command = list(command_line(environment))
     if script.suffix == ".py":
         return _Run(command, lambda: _debugged(environment, lambda: run_python(script, arguments, code)))

@@ -86,6 +86,20 @@ class TrainingEnvironment:
         return list(self.resources.get("hosts") or [self.host])
 
     @property
+    def distribution_hosts(self) -> list[str]:
+        """Those of the hosts that train together: the ones in the instance groups of the distribution."""
+        groups = self.resources.get("instance_groups", [])
+        hosts = {str(each.get("instance_group_name")): each.get("hosts", []) for each in groups}
+        names = distribution_groups(self.framework_parameters, self.group)
+        within = {host for name in names for host in hosts.get(name, self.hosts)}
+        return [host for host in self.hosts if host in within]
+
+    @property
+    def group(self) -> str:
+        """The instance group of this host."""
+        return str(self.resources.get("current_group_name", "homogeneousCluster"))
+
+    @property
     def network_interface(self) -> str:
         return str(self.resources.get("network_interface_name", "eth0"))
 
@@ -93,7 +107,6 @@ class TrainingEnvironment:
         """What is a variable of its own and also part of ``SM_TRAINING_ENV``."""
         base, hosts = self.base, self.hosts
         groups = list(self.resources.get("instance_groups", []))
-        group = str(self.resources.get("current_group_name", "homogeneousCluster"))
         by_name = {str(each.get("instance_group_name")): each for each in groups}
         return {
             "model_dir": f"{base}/model",
@@ -108,11 +121,11 @@ class TrainingEnvironment:
             "hosts": hosts,
             "network_interface_name": self.network_interface,
             "current_instance_type": self.resources.get("current_instance_type", "local"),
-            "current_instance_group": group,
-            "current_instance_group_hosts": list(by_name.get(group, {}).get("hosts", hosts)),
+            "current_instance_group": self.group,
+            "current_instance_group_hosts": list(by_name.get(self.group, {}).get("hosts", hosts)),
             "instance_groups": list(by_name),
             "instance_groups_dict": by_name,
-            "distribution_instance_groups": distribution_groups(self.framework_parameters, group),
+            "distribution_instance_groups": distribution_groups(self.framework_parameters, self.group),
             "is_hetero": len(groups) > 1,
             "num_cpus": _count("SM_NUM_CPUS", os.cpu_count() or 1),
             "num_gpus": _count("SM_NUM_GPUS", 0),

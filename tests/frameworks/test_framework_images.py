@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clary.frameworks.framework import find_framework
+
+MPI = """\
+import os, sys
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+total = world.allreduce(world.rank + 1)
+print(f"RANK {world.rank} of {world.size}: {total} {os.environ.get('COLOUR')}", flush=True)
+if "yes" in sys.argv:
+    if world.rank == 1:
+        raise ValueError("bad row")
+    world.barrier()
+"""
 
 
 @pytest.mark.parametrize(
@@ -69,7 +84,6 @@ def test_pytorch_that_is_not_there_names_the_extra(folder: Any) -> None:
 @pytest.mark.parametrize(
     ("parameter", "words"),
     [
-        ("sagemaker_mpi_enabled", "SSH"),
         ("sagemaker_distributed_dataparallel_enabled", "smdistributed"),
         ("sagemaker_parameter_server_enabled", "parameter_server"),
     ],
@@ -83,6 +97,61 @@ def test_distributions_that_cannot_be_are_refused_naming_what_to_use(
     assert code == 1 and "RAN" not in out
     assert folder.failure.startswith("ClientError: distribution ")
     assert words in folder.failure and '"torch_distributed": {"enabled": True}' in folder.failure
+
+
+def test_mpi_is_refused_on_several_hosts(folder: Any) -> None:
+    folder.write("resourceconfig.json", {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]})
+    folder.script("print('RAN')\n")
+    folder.hyperparameters = {"sagemaker_mpi_enabled": True}
+    code, out, _ = folder.run()
+    assert code == 1 and "RAN" not in out
+    assert "over SSH" in folder.failure and '"torch_distributed"' in folder.failure
+
+
+def test_mpi_without_mpirun_says_how_to_have_it(folder: Any) -> None:
+    folder.script("print('RAN')\n")
+    folder.hyperparameters = {"sagemaker_mpi_enabled": True}
+    code, out, _ = folder.run(PATH="/nowhere")
+    assert code == 1 and "RAN" not in out
+    assert "name mpich and mpi4py in a requirements.txt" in folder.failure
+
+
+@pytest.fixture
+def mpi_path() -> str:
+    """A search path with ``mpirun`` on it."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if shutil.which("mpirun", path=path) is None or importlib.util.find_spec("mpi4py") is None:
+        assert "CLARY_TESTS_MUST_RUN" not in os.environ, "mpich and mpi4py must be installed here"
+        pytest.skip("needs MPI: pip install mpich mpi4py")
+    return path
+
+
+@pytest.mark.slow
+def test_mpi_starts_processes_on_one_host_which_speak_with_one_another(folder: Any, mpi_path: str) -> None:
+    folder.script(MPI)
+    folder.hyperparameters = {
+        "fail": "no",
+        "sagemaker_mpi_enabled": True,
+        "sagemaker_mpi_num_of_processes_per_host": 2,
+        "sagemaker_mpi_custom_mpi_options": "-env COLOUR 'light blue'",
+    }
+    code, out, err = folder.run(PATH=mpi_path)
+    assert code == 0, out + err
+    assert "RANK 0 of 2: 3 light blue" in out and "RANK 1 of 2: 3 light blue" in out
+    assert "mpirun -np 2 -env COLOUR 'light blue' python train.py" in out
+
+
+@pytest.mark.slow
+def test_a_process_of_mpi_that_fails_ends_the_others_and_tells_why(folder: Any, mpi_path: str) -> None:
+    folder.script(MPI)
+    folder.hyperparameters = {
+        "fail": "yes",
+        "sagemaker_mpi_enabled": True,
+        "sagemaker_mpi_num_of_processes_per_host": 2,
+    }
+    code, _, _ = folder.run(PATH=mpi_path)
+    assert code == 1
+    assert f'ErrorMessage "ValueError: bad row ({folder.base}/code/train.py:8)"' in folder.failure
 
 
 def test_a_distribution_that_is_off_is_none(folder: Any) -> None:
@@ -101,6 +170,26 @@ def test_workers_of_tensorflow_get_their_configuration(folder: Any) -> None:
     )
     assert code == 0, err
     assert '"task": {"type": "worker", "index": 1}' in out and '"127.8.0.2:' in out
+
+
+@pytest.mark.slow
+def test_only_the_hosts_of_a_distributions_groups_meet(folder: Any) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'clary[pytorch]'")
+    groups = [
+        {"instance_group_name": name, "instance_type": "ml.m5.large", "hosts": [host]}
+        for name, host in (("data", "algo-1"), ("workers", "algo-2"))
+    ]
+    hosts = {"hosts": ["algo-1", "algo-2"], "instance_groups": groups}
+    folder.write("resourceconfig.json", {"current_host": "algo-2", "current_group_name": "workers", **hosts})
+    folder.hyperparameters = {
+        "sagemaker_torch_distributed_enabled": True,
+        "sagemaker_distribution_instance_groups": ["workers"],
+    }
+    folder.script("import os\nprint('WORLD', os.environ['WORLD_SIZE'], os.environ['RANK'])\n")
+    code, out, err = folder.run(
+        framework="pytorch", CLARY_CLUSTER_ADDRESSES='{"algo-1": "127.8.1.1", "algo-2": "127.8.1.2"}'
+    )
+    assert code == 0 and "WORLD 1 0" in out, out + err
 
 
 def test_instance_groups_outside_of_the_distribution_run_the_script_by_itself(folder: Any) -> None:

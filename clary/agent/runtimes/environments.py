@@ -77,7 +77,7 @@ def ensure_environment(
                 continue
             if (folder / _MARKER).exists():
                 continue
-            _make_room(environments)
+            make_room(environments, MOST_ENVIRONMENTS - 1)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o755)
             what = [*(["the packages of requirements.txt"] if requirements else [])]
@@ -161,10 +161,10 @@ def _hold(environments: Path, name: str) -> bool:
     return True
 
 
-def _make_room(environments: Path) -> None:
-    """Remove the environments that were not used for longest and that nobody uses, beyond a number."""
+def make_room(environments: Path, most: int) -> None:
+    """Leave ``most`` environments: the ones that were not used for longest go, unless a task uses them."""
     markers = sorted(environments.glob(f"*/{_MARKER}"), key=lambda path: path.stat().st_mtime)
-    for marker in markers[: max(0, len(markers) - MOST_ENVIRONMENTS + 1)]:
+    for marker in markers[: max(0, len(markers) - most)]:
         name = marker.parent.name
         descriptor = os.open(environments / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
