@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clary.agent.execute import out_of_memory_kills
 from clary.agent.failure import TaskFailed, TaskStopped
 from clary.agent.limits import TaskLimits, Violation, task_limits
 from clary.agent.runtimes.container import (
@@ -100,9 +101,12 @@ class ContainerWatch(FolderWatch):
         super().__init__(volume)
         self._running = running
         self._limits = limits
+        self._kills_before = out_of_memory_kills()
 
     def last_look(self, *, succeeded: bool) -> Violation | None:
-        if not succeeded and self._running.out_of_memory:
+        # Podman does not always know it; what the kernel counts is of the whole machine.
+        killed = self._running.died_of_kill and out_of_memory_kills() > self._kills_before
+        if not succeeded and (self._running.out_of_memory or killed):
             return Violation(out_of_memory_reason(self._limits, self._limits.memory_bytes, exact=False))
         return super().last_look(succeeded=succeeded)
 

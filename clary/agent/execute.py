@@ -118,7 +118,7 @@ def execute(
         on_line(line)
 
     reader = LineReader(take)
-    killed_before = _out_of_memory_kills()
+    killed_before = out_of_memory_kills()
     kill_at: float | None = None
     killed = False
     violation: Violation | None = None
@@ -165,7 +165,7 @@ def execute(
         ending=ending,
         stop_cause=stop.cause() if kill_at is not None else None,
         killed_by_us=killed,
-        out_of_memory=_out_of_memory_kills() > killed_before,
+        out_of_memory=out_of_memory_kills() > killed_before,
         tail=tuple(tail),
         violation=violation,
         remark=remark,
@@ -190,7 +190,7 @@ def _grace(cause: StopCause | None, grace_seconds: float) -> float:
     return min(grace_seconds, longest)
 
 
-def _out_of_memory_kills() -> int:
+def out_of_memory_kills() -> int:
     """How many processes this machine's kernel has killed for want of memory."""
     try:
         for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():

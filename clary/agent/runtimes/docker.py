@@ -368,6 +368,7 @@ class RunningContainer:
         self._ended, self._end = socket.socketpair()
         self._state: Mapping[str, Any] | None = None
         self._complaint = ""
+        self._killed_by_us = False
         self.output, self._writer = os.pipe()
         self._threads = [
             threading.Thread(target=self._copy_output, name="container-output", daemon=True),
@@ -384,6 +385,7 @@ class RunningContainer:
         """Send a signal to the container's first process; ``SIGKILL`` ends all of them."""
         import docker
 
+        self._killed_by_us = self._killed_by_us or number == signal.SIGKILL
         try:
             self._api.kill(self.container, signal=number.name)
         except (docker.errors.DockerException, OSError) as error:
@@ -401,6 +403,12 @@ class RunningContainer:
     def out_of_memory(self) -> bool:
         """Whether the kernel killed anything in the container for using more memory than its limit."""
         return bool(self._state and self._state.get("OOMKilled"))
+
+    @property
+    def died_of_kill(self) -> bool:
+        """Whether a SIGKILL ended it that was not ours."""
+        code = int((self._state or {}).get("ExitCode") or 0)
+        return code == 128 + signal.SIGKILL and not self._killed_by_us
 
     def close(self) -> None:
         """Remove the container, killing it if it runs, make its files ours, and free what is held."""
