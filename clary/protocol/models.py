@@ -60,7 +60,7 @@ class ServiceModels:
             )
             document = loader.load_service_model(service, "service-2")
             if service == "sqs":
-                document = sqs_forms.with_codes(document)
+                document = sqs_forms.as_served(document)
                 self._sqs_in_forms = ServiceModel(sqs_forms.in_forms(document), service)
             model = ServiceModel(document, service)
             self._models[service] = model

@@ -1,7 +1,8 @@
-"""What botocore's model of SQS no longer says: how SQS spoke before it spoke JSON, and still does.
+"""What botocore's model of SQS does not say.
 
-Older clients send forms and read XML, whose names are here; newer ones find the codes that errors had then
-in a header of their own.
+How SQS spoke before it spoke JSON, and still does: older clients send forms and read XML, whose names are
+here; newer ones find the codes that errors had then in a header of their own. And that ReceiveMessage takes
+the names of messages' attributes where the model lists those of queues.
 """
 
 from __future__ import annotations
@@ -47,11 +48,14 @@ _MAPS = {
 }
 
 
-def with_codes(document: dict[str, Any]) -> dict[str, Any]:
-    """The model with the codes that errors had."""
+def as_served(document: dict[str, Any]) -> dict[str, Any]:
+    """The model with the codes that errors had, and any name for an attribute: SQS refuses in own words."""
     document = copy.deepcopy(document)
+    shapes = document["shapes"]
     for name, code in _CODES.items():
-        document["shapes"][name]["error"] = {"code": code, "httpStatusCode": 400, "senderFault": True}
+        shapes[name]["error"] = {"code": code, "httpStatusCode": 400, "senderFault": True}
+    for name in ("QueueAttributeName", "MessageSystemAttributeName"):
+        shapes[name].pop("enum", None)
     return document
 
 

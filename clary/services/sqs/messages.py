@@ -18,7 +18,7 @@ from clary.services.sqs.message_attributes import (
     digest_of_body,
     shown_attributes,
 )
-from clary.services.sqs.queue_attributes import LARGEST_MESSAGE_BYTES, number_of
+from clary.services.sqs.queue_attributes import LARGEST_MESSAGE_BYTES, READABLE, number_of
 from clary.services.sqs.queues import queue_of
 
 MAX_BATCH = 10
@@ -93,7 +93,7 @@ async def receive_message(context: RequestContext, request: Members) -> ReplyMem
         request, "VisibilityTimeout", queue.settings.visibility_seconds, 0, MAX_VISIBILITY_SECONDS
     )
     wanted = {*(request.get("AttributeNames") or ()), *(request.get("MessageSystemAttributeNames") or ())}
-    unknown = sorted(wanted - set(_SYSTEM_ATTRIBUTES))
+    unknown = sorted(wanted - set(_SYSTEM_ATTRIBUTES) - set(READABLE))
     if unknown:
         raise Invalid(f"Unknown Attribute {unknown[0]}.", code="InvalidAttributeName")
     received = await context.backends.queues.receive(

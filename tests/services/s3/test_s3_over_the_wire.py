@@ -110,7 +110,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         store, objects = MemoryStore(clock), FilesystemObjectStore(folder / "objects", clock)
         nothing = cast(Any, None)  # S3's operations touch neither logs nor metrics nor the driver
         backends = Backends(
-            store, objects, nothing, nothing, nothing, clock, b"s" * 32, "http://127.0.0.1:8750", nothing, nothing
+            store=store,
+            objects=objects,
+            logs=nothing,
+            metrics=nothing,
+            driver=nothing,
+            clock=clock,
+            secret=b"s" * 32,
+            endpoint_url="http://127.0.0.1:8750",
+            queues=nothing,
+            events=nothing,
         )
         key_ring = ServerKeyRing(ROOT, backends.secret, store, account_from_access_key=True)
 
