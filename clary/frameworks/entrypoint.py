@@ -139,9 +139,11 @@ def load_predictor(framework: str, model_directory: Path) -> Predictor:
 
     Raises what loading the user's code and model raises.
     """
-    from clary.frameworks.inference import ScriptPredictor
+    from clary.frameworks.inference import ScriptPredictor, UnusableScript
 
     spec = get_framework(framework)
+    if not spec.handlers:
+        raise UnusableScript(f"{spec.title} trains here, but its models are not served yet.")
     print(running_versions(spec, ""), flush=True)
     return ScriptPredictor(spec, model_directory)
 

@@ -37,12 +37,15 @@ if "yes" in sys.argv:
         ("mxnet-training", "mxnet"),
         ("autogluon-training", "autogluon"),
         ("sagemaker-base-python", "python"),
-        ("python", "python"),
     ],
 )
 def test_images_map_to_the_nearest_environment(repository: str, name: str) -> None:
     found = find_framework(repository, "any")
     assert found is not None and found.name == name
+
+
+def test_an_image_of_python_alone_is_a_container() -> None:
+    assert find_framework("python", "3.12") is None
 
 
 def test_plain_python_says_which_packages_it_runs_beside(folder: Any) -> None:

@@ -44,6 +44,7 @@ _REFERENCE = re.compile(
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _PIP_SETTINGS_SECONDS = 60.0
 _held: list[int] = []  # locks of the environments that this process uses
+_INDEXES = ("index-url", "extra-index-url")
 _NEVER_SHOWN = ("/", "/etc", "/home", "/root", "/var", "/opt", "/tmp")
 
 
@@ -204,9 +205,10 @@ def pip_settings() -> tuple[dict[str, str], tuple[str, ...]]:
     for key, value in settings.items():
         found["PIP_" + key.upper().replace("-", "_")] = value
         for word in value.split():
-            path = word.removeprefix("file://")
-            if path.startswith("/") and Path(path).exists() and os.path.normpath(path) not in _NEVER_SHOWN:
-                paths.add(os.path.normpath(path))
+            path = os.path.normpath(word.removeprefix("file://"))
+            if path.startswith("/") and Path(path).exists() and path not in _NEVER_SHOWN:
+                beside = str(Path(path).parent)  # where the pages of an index lead to
+                paths.add(beside if key in _INDEXES and beside not in _NEVER_SHOWN else path)
     return found, tuple(sorted(paths))
 
 

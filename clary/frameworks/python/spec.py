@@ -7,6 +7,6 @@ from clary.frameworks.framework import FrameworkSpec
 SPEC = FrameworkSpec(
     name="python",
     title="Python",
-    repositories=("python", "sagemaker-base-python", "sagemaker-distribution-prod"),
+    repositories=("sagemaker-base-python", "sagemaker-distribution-prod"),
     packages=("numpy", "scipy", "scikit-learn", "boto3"),
 )
