@@ -43,7 +43,7 @@ def as_command(around: Surroundings, program: Program, command: tuple[str, ...])
             f"ClientError: the job's command names files below {ML}, which is there only in the sandbox: "
             "install bubblewrap on this machine (Debian: apt-get install bubblewrap)."
         )
-    settings, paths = pip_settings()
+    settings, paths = pip_settings() if program.network else ({}, ())  # pip reaches nothing without
     environment = f"{around.runtime.scratch_seen(around.spec.id)}/python"
     return replace(
         program,

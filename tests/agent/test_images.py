@@ -22,6 +22,7 @@ ECR = "246618743249.dkr.ecr.us-west-2.amazonaws.com"
             False,
             Framework("sagemaker-scikit-learn", "1.2-1-cpu-py3"),
         ),
+        (f"{ECR}/pytorch-training:2.3.0-gpu-py311", True, Framework("pytorch", "2.3.0-gpu-py311")),
         ("me/mine:3", False, Container("me/mine:3")),
         ("localhost:5000/me/mine@sha256:abc", False, Container("localhost:5000/me/mine@sha256:abc")),
     ],

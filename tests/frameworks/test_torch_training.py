@@ -6,6 +6,8 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,17 @@ def start(cluster: list[Any], script: str, **settings: str) -> list[Any]:
     for each in cluster:
         each.script(script)
     return [each.start(framework="pytorch", **found) for each in cluster]
+
+
+def test_nothing_that_serves_or_waits_for_jobs_imports_pytorch() -> None:
+    code = (
+        "import importlib, sys\n"
+        "from clary.agent.runtimes.fork_server import PRELOADED, _members\n"
+        "import clary.assembly\n"
+        "[importlib.import_module(name) for name in (*PRELOADED, *_members())]\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.slow
