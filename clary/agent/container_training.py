@@ -12,6 +12,7 @@ from typing import Any
 from clary.agent.execute import out_of_memory_kills
 from clary.agent.failure import TaskFailed, TaskStopped
 from clary.agent.limits import TaskLimits, Violation, task_limits
+from clary.agent.runtimes import sandbox
 from clary.agent.runtimes.container import (
     CannotContain,
     ContainerLimits,
@@ -25,7 +26,6 @@ from clary.agent.watch import FolderWatch, Watch, out_of_memory_reason
 from clary.resources.task import TrainingWork
 
 ML = "/opt/ml"
-_ALL_MAY = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 _READ_ONLY = "input"
 
 
@@ -86,6 +86,7 @@ def running_container(
 ) -> Iterator[tuple[RunningContainer, Watch]]:
     """Run ``program`` while the context lasts; the watch over it. Raises `TaskFailed`."""
     _open_to_anybody(program.ml)
+    sandbox.make_scratch_folders(program.ml)
     with _refusals(), _engine(around) as engine:
         running = engine.run(program, around.spec.connection, Path(around.settings.tasks))
         try:
@@ -132,13 +133,16 @@ def _refusals() -> Iterator[None]:
 
 def _open_to_anybody(ml: Path) -> None:
     """Let whoever the image runs as write where AWS lets it; the task's folder is closed to others."""
-    ml.chmod(0o755)
-    for path in [ml / "input", *(ml / "input").iterdir()]:
+    for path in [ml / _READ_ONLY, *(ml / _READ_ONLY).iterdir()]:
         path.chmod(0o755)
+    ml.chmod(0o777)
     for folder in (entry for entry in ml.iterdir() if entry.name != _READ_ONLY):
         for path in [folder, *folder.rglob("*")]:
-            if path.is_dir() and not path.is_symlink():
-                path.chmod(_ALL_MAY)
+            found = path.lstat()
+            if stat.S_ISDIR(found.st_mode):
+                path.chmod(0o777)
+            elif stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                path.chmod(stat.S_IMODE(found.st_mode) | 0o666)
 
 
 def _gpus(around: Surroundings) -> int:

@@ -351,3 +351,22 @@ def test_much_output_arrives_whole_and_in_order(yard: Yard) -> None:
     asyncio.run(story())
     numbered = [line for line in yard.lines("job") if line.startswith("line ")]
     assert numbered == [f"line {i}" for i in range(20000)]
+
+
+def test_a_volume_that_is_full_is_the_reason(yard: Yard) -> None:
+    train = PYTHON + (
+        "import os, time\n"
+        "with open('/tmp/large', 'wb') as file:\n"
+        "    os.posix_fallocate(file.fileno(), 0, 3 << 29)\n"
+        "time.sleep(600)\n"
+    )
+    image = yard.images.make({"/usr/local/bin/train": train})
+
+    async def story() -> None:
+        async with yard.open():
+            resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+            status = await yard.run("job", image, ResourceConfig=resources)
+            assert status.phase is TaskPhase.FAILED
+            assert "VolumeSizeInGB" in status.reason and "/tmp" in status.reason, status
+
+    asyncio.run(story())

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from clary.agent.runtimes import sandbox
 from clary.agent.runtimes.api_access import ApiAccess
 from clary.agent.runtimes.container import (
     CannotContain,
@@ -277,7 +278,7 @@ class Engine:
         try:
             for container in self._containers(record.task_id, tasks):
                 self._remove(container)
-            self.hand_over(record.image_id, tasks / record.task_id / "ml", tasks, record.task_id)
+            self.hand_over(record.image_id, tasks / record.task_id, tasks, record.task_id)
             if record.cluster:
                 JobNetwork(self._api, record.cluster, tasks, labels={}).remove_unused()
             return not self._containers(record.task_id, tasks)
@@ -483,7 +484,13 @@ def _host_config(program: ContainerProgram, binds: list[str], network: JobNetwor
     limits = program.limits
     given: dict[str, Any] = {
         # The input may be hard links to stored objects: whatever runs in there must not write to it.
-        "binds": [f"{program.ml}:/opt/ml:rw", f"{program.ml}/input:/opt/ml/input:ro", *binds],
+        "binds": [
+            f"{program.ml}:/opt/ml:rw",
+            f"{program.ml}/input:/opt/ml/input:ro",
+            # Its temporary files count as what it writes to its volume.
+            *(f"{own}:{seen}:rw" for seen, own in sandbox.scratch_folders(program.ml).items()),
+            *binds,
+        ],
         "network_mode": network.name if network else network_mode(program.network),
         "extra_hosts": network.addresses(program.hosts) if network else None,
         "mem_limit": limits.memory_bytes,
