@@ -22,6 +22,7 @@ _EXCEPTION = re.compile(r"^[\w.]+(Error|Exception|Exit|Interrupt|Warning|Failure
 _LAUNCHERS = (
     "subprocess.CalledProcessError: Command", "torch.distributed.elastic.multiprocessing.errors.ChildFailed",
 )  # fmt: skip
+_PIP_ERROR = "ERROR:"
 _SDK_FAILED = "Command failed with exit code "  # the SDK's driver, after the output of the script
 _NOTHING_SAID = "Training Execution failed."  # the SDK's driver, into the failure file
 
@@ -40,6 +41,7 @@ def failure_reason(ml: Path, execution: Execution) -> str:
         how = f"exit code: {ending.exit_code}"
     if any(word in written for word in (*_LAUNCHERS, _NOTHING_SAID)):
         written = explain_traceback(execution.tail) or written
+        written = _pip_complaint(written, execution.tail) or written
     what = written or explain_traceback(execution.tail)
     if not what:
         said = next((line.strip() for line in reversed(execution.tail) if line.strip()), "")
@@ -115,6 +117,14 @@ def _marks_follow(lines: Sequence[str], index: int) -> bool:
     """Whether the next line only marks a part of this one (``^^^^``)."""
     following = lines[index + 1] if index + 1 < len(lines) else ""
     return bool(following) and not following.strip("^~ ")
+
+
+def _pip_complaint(explained: str, lines: Sequence[str]) -> str:
+    """What pip said, if all that is known is that a launcher's ``pip install`` failed; else ""."""
+    errors = [line.removeprefix(_PIP_ERROR).strip() for line in lines if line.startswith(_PIP_ERROR)]
+    if not errors or not explained.startswith(_LAUNCHERS) or "'pip', 'install'" not in explained:
+        return ""
+    return f"ClientError: packages could not be installed: {' '.join(errors[:3])}"
 
 
 def _signal_name(number: int) -> str:

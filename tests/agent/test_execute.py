@@ -109,6 +109,24 @@ def test_a_scripts_exception_is_found_behind_what_its_launchers_say() -> None:
     assert explain_traceback(of_torchrun[4:]).startswith("torch.distributed.elastic")
 
 
+def test_what_pip_said_explains_a_launcher_that_could_not_install(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/failure").write_text("Training Execution failed. For more details, see ...")
+    said = [
+        "ERROR: Could not find a version that satisfies the requirement nosuch==1",
+        "ERROR: No matching distribution found for nosuch==1",
+        "Traceback (most recent call last):",
+        '  File "/opt/ml/input/data/sm_drivers/scripts/install_requirements.py", line 191, in main',
+        "    subprocess.check_call(pip_cmd)",
+        "subprocess.CalledProcessError: Command '['python3', '-m', 'pip', 'install', '-r', 'r.txt']' returned "
+        "non-zero exit status 1.",
+    ]
+    assert failure_reason(tmp_path, ended(Ending(exit_code=1), *said)) == (
+        "ClientError: packages could not be installed: Could not find a version that satisfies the requirement "
+        "nosuch==1 No matching distribution found for nosuch==1, exit code: 1"
+    )
+
+
 def test_a_failure_file_of_a_launcher_gives_way_to_the_scripts_exception(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     written = "Traceback ...\nsubprocess.CalledProcessError: Command '['python3', 'train.py']' returned 1."
