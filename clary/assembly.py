@@ -219,6 +219,9 @@ async def _roles(settings: Settings) -> AsyncIterator[RunningServer]:
                 certificate=certificates.server,
             )
         )
+        # Long polls end, and the listeners can close.
+        stack.callback(queues.stop_waiting)
+        stack.callback(events.stop_waiting)
         # Tasks end while the server still answers them: they have logs and checkpoints to deliver.
         stack.push_async_exit(_ending(driver))
         work_loop = WorkLoop(

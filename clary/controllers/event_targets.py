@@ -120,7 +120,7 @@ class EventTargets:
             delivery.target, event.envelope, rule_arn=delivery.rule, ingested=event_time(event.at)
         )
         size = len(text.encode("utf-8", "replace"))
-        if size > LARGEST_INPUT_BYTES and event.envelope.get("source") != "aws.sagemaker":
+        if size > LARGEST_INPUT_BYTES:
             raise Undelivered("EVENT_TOO_LARGE", f"{size} bytes are more than {LARGEST_INPUT_BYTES}.")
         return text
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 DEFAULT_BUS = "default"
-MAX_EVENTS_KEPT = 100_000  # that nothing waits for
+MAX_EVENTS_KEPT = 20_000  # that nothing waits for
+MAX_BYTES_KEPT = 1024**3  # of such events
 MAX_PENDING = 100_000  # deliveries to one destination
-LARGEST_EVENT_BYTES = 1_048_576
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class EventStore(Protocol):
     async def publish(self, events: Sequence[NewEvent], progress: Progress | None = None) -> int:
         """Append ``events`` and write ``progress`` down, all or none; the newest position.
 
-        The oldest events are dropped beyond `MAX_EVENTS_KEPT`, but for those still to be delivered.
+        The oldest events are dropped beyond `MAX_EVENTS_KEPT` and `MAX_BYTES_KEPT`, but for those that are
+        still to be routed or delivered.
         """
 
     async def progress(self, follower: str) -> int | None:
@@ -125,6 +126,9 @@ class EventStore(Protocol):
 
     async def settle(self, delivery: Delivery) -> None:
         """It is done with, in whatever way."""
+
+    def stop_waiting(self) -> None:
+        """The server stops: those who wait get what there is, and nobody waits any more."""
 
     async def close(self) -> None:
         """Finish what is in flight and let go of files and threads."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from clary.clock import Clock, SystemClock
 from clary.event_bus.event_store import (
+    MAX_BYTES_KEPT,
     MAX_EVENTS_KEPT,
     MAX_PENDING,
     BusEvent,
@@ -25,7 +26,8 @@ from clary.event_bus.event_store import (
 from clary.sqlite_file import SqliteFile
 
 TOO_MANY_PENDING = "TooManyPendingDeliveries"
-_PRUNE_EVERY = 1000
+_PRUNE_EVERY = 1000  # events
+_PRUNE_EVERY_BYTES = 64 * 1024**2
 _ROUTER = "router"
 _EVENT = "position, at, account, region, bus, event"
 
@@ -39,6 +41,7 @@ class SqliteEventStore:
         clock: Clock | None = None,
         *,
         events_kept: int = MAX_EVENTS_KEPT,
+        bytes_kept: int = MAX_BYTES_KEPT,
         max_pending: int = MAX_PENDING,
     ) -> None:
         """Opens the file, making or upgrading it. Raises ``RuntimeError`` if a newer Clary made it."""
@@ -47,7 +50,11 @@ class SqliteEventStore:
         self._events_kept = events_kept
         self._max_pending = max_pending
         self._prune_every = max(1, min(_PRUNE_EVERY, events_kept // 2))
+        self._bytes_kept = bytes_kept
+        self._prune_every_bytes = min(_PRUNE_EVERY_BYTES, bytes_kept // 2)
+        self._unpruned_bytes = 0
         self._published = asyncio.Event()  # a new one after each
+        self._stopping = False
 
     async def publish(self, events: Sequence[NewEvent], progress: Progress | None = None) -> int:
         now = self._clock.now()
@@ -55,12 +62,14 @@ class SqliteEventStore:
         def work(connection: sqlite3.Connection) -> int:
             position = 0
             for event in events:
+                text = json.dumps(event.envelope)
                 cursor = connection.execute(
                     "INSERT INTO events (at, account, region, bus, event) VALUES (?, ?, ?, ?, ?)",
-                    (now, event.account, event.region, event.bus, json.dumps(event.envelope)),
+                    (now, event.account, event.region, event.bus, text),
                 )
                 position = cursor.lastrowid or 0
-                if position % self._prune_every == 0:
+                self._unpruned_bytes += len(text)
+                if position % self._prune_every == 0 or self._unpruned_bytes > self._prune_every_bytes:
                     self._prune(connection, position)
             if progress is not None:
                 _note(connection, progress)
@@ -73,11 +82,23 @@ class SqliteEventStore:
         return newest
 
     def _prune(self, connection: sqlite3.Connection, position: int) -> None:
-        kept = self._events_kept - self._prune_every
+        self._unpruned_bytes = 0
+        before = position - (self._events_kept - self._prune_every)
+        room = self._bytes_kept - self._prune_every_bytes
+        sizes = connection.execute(
+            "SELECT position, length(CAST(event AS BLOB)) FROM events WHERE position > ?"
+            " ORDER BY position DESC",
+            (before,),
+        )
+        for place, size in sizes:
+            room -= size
+            if room < 0:
+                before = place
+                break
         connection.execute(
             "DELETE FROM events WHERE position <= ? AND position <= ?"
             " AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.position = events.position)",
-            (position - kept, _progress(connection, _ROUTER) or 0),
+            (before, _progress(connection, _ROUTER) or 0),
         )
 
     async def progress(self, follower: str) -> int | None:
@@ -119,7 +140,7 @@ class SqliteEventStore:
             published = self._published  # taken before asking, so that no event is missed
             newest = await self.newest()
             left = deadline - time.monotonic()
-            if newest > after or left <= 0:
+            if newest > after or left <= 0 or self._stopping:
                 return newest
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(published.wait(), left)
@@ -211,6 +232,10 @@ class SqliteEventStore:
         await self._file.write(
             lambda connection: connection.execute("DELETE FROM deliveries WHERE id = ?", (delivery.id,))
         )
+
+    def stop_waiting(self) -> None:
+        self._stopping = True
+        self._published.set()
 
     async def close(self) -> None:
         await self._file.close()

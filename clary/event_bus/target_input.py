@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from clary.faults import Invalid
 
 MAX_PATHS = 100  # of one transformer
-LARGEST_INPUT_BYTES = 262_144  # that a target is sent
+LARGEST_INPUT_BYTES = 2_097_152  # that a target is sent: a template may hold an event twice
 
 _Step: TypeAlias = "str | int | None"  # a member, an element, or every element
 _STEP = re.compile(r"\.([^.\[\]\s]+)|\['([^']+)'\]|\[\"([^\"]+)\"\]|\[(\d{1,6})\]|\[(\*)\]")

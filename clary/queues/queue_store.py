@@ -199,5 +199,8 @@ class QueueStore(Protocol):
         Raises `Invalid`: ``ReceiptHandleIsInvalid``, or ``MessageNotInflight`` if it is out no longer.
         """
 
+    def stop_waiting(self) -> None:
+        """The server stops: those who wait for messages get what there is, and nobody waits any more."""
+
     async def close(self) -> None:
-        """Finish what is in flight and let go of files and threads. Those who wait get nothing."""
+        """Finish what is in flight and let go of files and threads."""

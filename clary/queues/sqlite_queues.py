@@ -61,7 +61,7 @@ class SqliteQueueStore:
         self._max_messages = max_messages
         self._max_in_flight = max_in_flight
         self._changed = asyncio.Event()  # a new one whenever there may be something to receive
-        self._closing = False
+        self._stopping = False
 
     async def create(
         self, name: QueueName, settings: QueueSettings, attributes: Mapping[str, str], tags: Mapping[str, str]
@@ -185,7 +185,7 @@ class SqliteQueueStore:
         wait_seconds: float = 0.0,
     ) -> Sequence[Message]:
         deadline = time.monotonic() + wait_seconds
-        while not self._closing:
+        while True:
             changed = self._changed  # taken before looking, so that no message is missed
             now = self._clock.now()
             some, due = await self._file.read(partial(_look, name=name, now=now))
@@ -196,12 +196,11 @@ class SqliteQueueStore:
                 if received:
                     return received
             left = deadline - time.monotonic()
-            if left <= 0:
-                break
+            if left <= 0 or self._stopping:
+                return []
             nap = min(left, LONGEST_NAP_SECONDS, left if due is None else due - now + SHORTEST_NAP_SECONDS)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(changed.wait(), nap)
-        return []
 
     def _take(
         self, connection: sqlite3.Connection, name: QueueName, limit: int, visibility_seconds: int | None
@@ -279,9 +278,11 @@ class SqliteQueueStore:
         await self._file.write(work)
         self._wake()
 
-    async def close(self) -> None:
-        self._closing = True
+    def stop_waiting(self) -> None:
+        self._stopping = True
         self._wake()
+
+    async def close(self) -> None:
         await self._file.close()
 
     def _wake(self) -> None:

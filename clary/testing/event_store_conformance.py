@@ -11,6 +11,7 @@ from clary.event_bus.event_store import EventStore, NewDelivery, NewEvent, Progr
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 EVENTS_KEPT = 20  # by the stores that are tested
+BYTES_KEPT = 1_000_000
 MAX_PENDING = 5
 
 
@@ -25,8 +26,8 @@ def delivery(position: int, destination: str = "d", target: str = "t") -> NewDel
 class EventStoreConformance:
     """The facts.
 
-    `store` opens the store of the test, made or as it was left, that keeps `EVENTS_KEPT` events and has
-    `MAX_PENDING` deliveries a destination at most.
+    `store` opens the store of the test, made or as it was left, that keeps `EVENTS_KEPT` events of
+    `BYTES_KEPT` bytes, and has `MAX_PENDING` deliveries a destination at most.
     """
 
     def store(self, clock: Clock) -> AbstractAsyncContextManager[EventStore]:
@@ -77,6 +78,10 @@ class EventStoreConformance:
             newest = await store.publish([event("1")])
             assert await asyncio.wait_for(waiting, 30) == newest
             assert await store.wait(after=newest, timeout_seconds=0.05) == newest
+            waiting = asyncio.create_task(store.wait(after=newest, timeout_seconds=60))
+            await asyncio.sleep(0.05)
+            store.stop_waiting()
+            assert await asyncio.wait_for(waiting, 30) == newest
 
         self.run(facts)
 
@@ -128,6 +133,16 @@ class EventStoreConformance:
             assert kept[0] == 2 and kept[1] > EVENTS_KEPT and len(kept) <= EVENTS_KEPT + 1
             (waiting,) = await store.due("d", now=clock.now(), limit=10)
             assert waiting.event.envelope["id"] == "1"
+
+        self.run(facts)
+
+    def test_large_events_are_kept_as_long_as_there_is_room(self) -> None:
+        async def facts(store: EventStore, clock: ManualClock) -> None:
+            large = NewEvent(ACCOUNT, REGION, {"id": "x" * (BYTES_KEPT // 5)})
+            for _ in range(10):
+                await store.route(await store.publish([large]), [])
+            kept = await store.events(after=0, limit=100)
+            assert 1 <= len(kept) <= 5 and kept[-1].position == await store.newest()
 
         self.run(facts)
 

@@ -228,6 +228,11 @@ class QueueStoreConformance:
             await store.send(QUEUE, [NewMessage("x")])
             assert [m.body for m in await asyncio.wait_for(waiting, 30)] == ["x"]
             assert await store.receive(QUEUE, wait_seconds=0.05) == []
+            waiting = asyncio.create_task(store.receive(QUEUE, wait_seconds=60))
+            await asyncio.sleep(0.05)
+            store.stop_waiting()
+            assert await asyncio.wait_for(waiting, 30) == []
+            assert await asyncio.wait_for(store.receive(QUEUE, wait_seconds=60), 30) == []
 
         self.run(facts)
 

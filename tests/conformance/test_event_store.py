@@ -11,7 +11,7 @@ import pytest
 from clary.clock import Clock
 from clary.event_bus.event_store import EventStore
 from clary.event_bus.sqlite_events import SqliteEventStore
-from clary.testing.event_store_conformance import EVENTS_KEPT, MAX_PENDING, EventStoreConformance
+from clary.testing.event_store_conformance import BYTES_KEPT, EVENTS_KEPT, MAX_PENDING, EventStoreConformance
 
 
 class TestSqliteEventStore(EventStoreConformance):
@@ -21,6 +21,8 @@ class TestSqliteEventStore(EventStoreConformance):
 
     @asynccontextmanager
     async def store(self, clock: Clock) -> AsyncIterator[EventStore]:
-        store = SqliteEventStore(self.path, clock, events_kept=EVENTS_KEPT, max_pending=MAX_PENDING)
+        store = SqliteEventStore(
+            self.path, clock, events_kept=EVENTS_KEPT, bytes_kept=BYTES_KEPT, max_pending=MAX_PENDING
+        )
         yield store
         await store.close()

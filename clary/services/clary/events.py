@@ -50,7 +50,10 @@ async def list_events(context: RequestContext, request: Members) -> ReplyMembers
             return {"Events": [_show(event) for event in found], "After": after}
         if not events:
             # What came, if anything, may be of another region.
-            newest = await store.wait(after=max(after, newest), timeout_seconds=left)
+            known = max(after, newest)
+            newest = await store.wait(after=known, timeout_seconds=left)
+            if newest <= known:
+                return {"Events": [], "After": after}
 
 
 def _matcher(pattern: str | None) -> Matcher | None:
