@@ -118,12 +118,12 @@ def test_what_pip_said_explains_a_launcher_that_could_not_install(tmp_path: Path
         "Traceback (most recent call last):",
         '  File "/opt/ml/input/data/sm_drivers/scripts/install_requirements.py", line 191, in main',
         "    subprocess.check_call(pip_cmd)",
-        "subprocess.CalledProcessError: Command '['python3', '-m', 'pip', 'install', '-r', 'r.txt']' returned "
+        "subprocess.CalledProcessError: Command '['python3', '-m', 'pip', 'install', '-r', 'r']' returned "
         "non-zero exit status 1.",
     ]
     assert failure_reason(tmp_path, ended(Ending(exit_code=1), *said)) == (
-        "ClientError: packages could not be installed: Could not find a version that satisfies the requirement "
-        "nosuch==1 No matching distribution found for nosuch==1, exit code: 1"
+        "ClientError: packages could not be installed: Could not find a version that satisfies the "
+        "requirement nosuch==1 No matching distribution found for nosuch==1, exit code: 1"
     )
 
 
