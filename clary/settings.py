@@ -56,7 +56,7 @@ class Settings:
     sandbox: str = setting("auto", "How user code is fenced in: auto, bubblewrap (or fail), or none.")
     file_systems: str = setting(
         "",
-        "Directories that jobs may read as FileSystemDataSource: fs-0123abcd=/directory, separated by commas.",
+        "Directories that jobs may read as FileSystemDataSource: fs-0123abcd=/directory, with commas between.",
     )
     cpu_count: float = setting(0.0, "Processor cores that tasks may use; 0 means all.")
     memory_bytes: int = setting(0, "Memory that tasks may use; 0 means all.")
