@@ -43,8 +43,9 @@ TASKS_LABEL = "ai.clary.tasks"  # the folder of tasks: which Clary it belongs to
 LONGEST_PULL_SECONDS = 6 * 3600.0
 _ENGINE_SECONDS = 60.0  # for one answer of the engine
 _SIGNAL_SECONDS = 10.0
-_AWAY_SECONDS = 60.0  # how long an engine may be away while a container runs
+_AWAY_SECONDS = 30.0  # how long an engine may be away while a container runs
 _LOOK_SECONDS = 1.0
+_REATTACH_SECONDS = 0.2
 _END_SECONDS = 5.0  # for the last output, and for our threads
 _REMOVE_ATTEMPTS = 5
 _READ_BYTES = 1 << 16
@@ -243,9 +244,7 @@ class Engine:
             host_config=self._api.create_host_config(**_host_config(program, binds, network)),
             networking_config=network.endpoint(self._api, program) if network else None,
         )["Id"]
-        output = self._api.attach_socket(
-            container, params={"stdout": 1, "stderr": 1, "stream": 1, "stdin": 0, "logs": 0}
-        )
+        output = attach(self._api, container)
         try:
             self._api.start(container)
             if access:
@@ -370,6 +369,7 @@ class RunningContainer:
         self._state: Mapping[str, Any] | None = None
         self._complaint = ""
         self._killed_by_us = False
+        self._over = threading.Event()
         self.output, self._writer = os.pipe()
         self._threads = [
             threading.Thread(target=self._copy_output, name="container-output", daemon=True),
@@ -417,21 +417,37 @@ class RunningContainer:
         if self._access:
             self._access.close()
             self._access = None
+        if self.output >= 0:
+            os.close(self.output)  # first, for the thread that may be waiting to write to it
+            self.output = -1
         for thread in self._threads:
             thread.join(_END_SECONDS)
         with contextlib.suppress(OSError):
             self._stream.close()
-        if self.output >= 0:
-            os.close(self.output)
-            self.output = -1
         self._ended.close()
 
     def _copy_output(self) -> None:
-        """Unwrap the engine's frames, each with the number of its stream and its size."""
+        """Pass on what is printed, and go on with that after an engine that was away."""
         try:
-            rest = 0
-            held = b""
-            while data := self._read():
+            self._unwrap(self._stream)
+            while not self._over.wait(_REATTACH_SECONDS):
+                with contextlib.suppress(Exception):  # as in `_await_end`, which sees to it that this ends
+                    if not self._api.inspect_container(self.container)["State"].get("Running"):
+                        return
+                    again = attach(self._api, self.container)
+                    try:
+                        self._unwrap(again)
+                    finally:
+                        again.close()
+        finally:
+            os.close(self._writer)
+
+    def _unwrap(self, stream: Any) -> None:
+        """Write what comes to our pipe, without the engine's frames: a stream's number and a size each."""
+        raw = getattr(stream, "_sock", stream)  # the SDK gives a file with a socket in it, or the socket
+        rest, held = 0, b""
+        with contextlib.suppress(OSError):  # nobody reads any more, or the engine is gone
+            while data := raw.recv(_READ_BYTES):
                 held += data
                 while held:
                     if not rest:
@@ -442,14 +458,6 @@ class RunningContainer:
                     piece, held = held[:rest], held[rest:]
                     rest -= len(piece)
                     _write_all(self._writer, piece)
-        except (OSError, ValueError):
-            pass  # nobody reads any more, or the engine is gone: `_await_end` says so
-        finally:
-            os.close(self._writer)
-
-    def _read(self) -> bytes:
-        raw = getattr(self._stream, "_sock", self._stream)  # with a socket below it, or as one
-        return bytes(raw.recv(_READ_BYTES))
 
     def _await_end(self) -> None:
         """See the container end, be the engine away for a while or not."""
@@ -474,9 +482,15 @@ class RunningContainer:
                         return
                     time.sleep(_LOOK_SECONDS)
         finally:
+            self._over.set()
             with contextlib.suppress(OSError):
                 self._end.send(b"x")
                 self._end.close()
+
+
+def attach(api: Any, container: str) -> Any:
+    """A stream of what the container prints from now on."""
+    return api.attach_socket(container, params={"stdout": 1, "stderr": 1, "stream": 1, "stdin": 0, "logs": 0})
 
 
 def _host_config(program: ContainerProgram, binds: list[str], network: JobNetwork | None) -> dict[str, Any]:
