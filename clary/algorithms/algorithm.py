@@ -68,8 +68,9 @@ class Tunable:
 class Hyperparameter:
     """One hyperparameter. Values arrive as text; ``default`` is text too.
 
-    ``aliases`` are other names it may be given by. ``check`` looks at a value that a range or a list cannot
-    describe (a list of metrics, nested lists) and says what is wrong with it.
+    ``aliases`` are other names it may be given by. ``words`` may stand where a number is expected (``auto``).
+    ``check`` looks at a value that a range or a list cannot describe (a list of metrics, nested lists) and
+    says what is wrong with it.
     """
 
     name: str
@@ -81,12 +82,15 @@ class Hyperparameter:
     required: bool = False
     tunable: Tunable | None = None
     aliases: Sequence[str] = ()
+    words: Sequence[str] = ()
     check: Callable[[str], str | None] | None = None
 
     def error(self, value: str) -> str | None:
         """Why ``value`` will not do, or ``None``."""
         text = value.strip()
         wrong: str | None = None
+        if self.canonical(text) in self.words:
+            return None
         if self.kind == "Categorical":
             if self.canonical(text) not in self.values:
                 wrong = f"'{value}' is not in [{', '.join(self.values)}]"
@@ -94,21 +98,25 @@ class Hyperparameter:
             wrong = self.check(text) if self.check else None
         elif not (_INTEGER if self.kind == "Integer" else _NUMBER).match(text):
             words = "a whole number" if self.kind == "Integer" else "a number"
-            wrong = f"'{value}' is not {words} in {self.range or Range()}"
+            wrong = f"'{value}' is not {words} in {self.described_values()}"
         elif not math.isfinite(float(text)) or not (self.range or Range()).holds(float(text)):
-            wrong = f"'{value}' is not in {self.range or Range()}"
+            wrong = f"'{value}' is not in {self.described_values()}"
         return f"Hyperparameter {self.name}: {wrong}" if wrong else None
 
     def canonical(self, value: str) -> str:
-        """``value`` without surrounding space and, if it is one of ``values``, as it is spelled there."""
+        """``value`` without surrounding space and, if it is one of ``values`` or ``words``, as it is spelled
+        there."""
         text = value.strip()
-        return next((choice for choice in self.values if choice.lower() == text.lower()), text)
+        choices = (*self.values, *self.words)
+        return next((choice for choice in choices if choice.lower() == text.lower()), text)
 
     def described_values(self) -> str:
         """The valid values, for a reader."""
         if self.kind == "Categorical":
             return ", ".join(self.values)
-        return "any text" if self.kind == "FreeText" else str(self.range or Range())
+        if self.kind == "FreeText":
+            return "any text"
+        return " or ".join((str(self.range or Range()), *self.words))
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,16 @@ def test_metrics_know_their_direction() -> None:
     assert directions["validation:auc"] == "Maximize" and directions["validation:rmse"] == "Minimize"
 
 
+def test_a_word_may_stand_for_a_number() -> None:
+    factor = Hyperparameter("factor", "Integer", range=Range(1), words=("auto",))
+    assert factor.error("auto") is None and factor.error(" Auto ") is None and factor.error("4") is None
+    assert factor.canonical("AUTO") == "auto"
+    assert factor.error("0") == "Hyperparameter factor: '0' is not in [1, +inf) or auto"
+    assert factor.error("many") == (
+        "Hyperparameter factor: 'many' is not a whole number in [1, +inf) or auto"
+    )
+
+
 def test_ranges_show_open_and_closed_ends() -> None:
     assert str(Range(0, 1, low_open=True)) == "(0, 1]" and str(Range()) == "(-inf, +inf)"
     assert Hyperparameter("n", "Integer", range=Range(1, 3)).error("3") is None

@@ -45,8 +45,9 @@ def is_piped(job: Job, channel: str) -> bool:
     return job.input_config.get(channel, {}).get("TrainingInputMode") == "Pipe"
 
 
-def channel_streams(job: Job, channel: str) -> Iterator[Stream]:
-    """The streams of a channel of the job, in order; each must be read before the next.
+def channel_streams(job: Job, channel: str, epoch: int = 0) -> Iterator[Stream]:
+    """The streams of a channel of the job, in order; each must be read before the next. A pipe gives each
+    ``epoch`` once, one after the other; files can be read again.
 
     Raises `NoData` for a folder without files; ``blocks`` raises `ClientError` for a pipe that does not come,
     and `NothingTrained` if the job is told to stop.
@@ -56,7 +57,7 @@ def channel_streams(job: Job, channel: str) -> Iterator[Stream]:
         for path in data_files(folder):
             yield Stream(f"{channel}/{path.relative_to(folder)}", _file_blocks(job, path), path)
         return
-    path = job.base / "input" / "data" / f"{channel}_0"
+    path = job.base / "input" / "data" / f"{channel}_{epoch}"
     if job.input_config[channel].get("RecordWrapperType") == "RecordIO":
         for number, payload in enumerate(read_frames_of(_pipe_blocks(job, path), channel), 1):
             yield Stream(f"{channel}, object {number}", lambda payload=payload: iter((payload,)))  # type: ignore[misc]
