@@ -55,6 +55,9 @@ class _Loss:
     reason: str
     stopped: bool = False
 
+    def told(self) -> Mapping[str, Any]:
+        return {"kind": "left", "host": self.host, "reason": self.reason, "stopped": self.stopped}
+
     def message(self) -> str:
         cause, _, rest = self.reason.partition(": ")
         if cause in ("ClientError", "AlgorithmError"):
@@ -156,18 +159,16 @@ class Cluster:
                     raise self._fault() from error
 
     def leave(self, reason: str = "", *, stopped: bool = False) -> None:
-        """Tell the others that this host is done, or with ``reason`` why it cannot go on."""
+        """Tell the others that this host is done, or with ``reason`` why it cannot go on; where that is the
+        loss of another host, they are told of that one."""
         with self._changed:
             self._leaving = True
+            loss = self._loss or _Loss(self.host, reason[:_LONGEST_REASON], stopped)
             if reason and self._listener is not None and not stopped:
                 # Those that come late would look for this host in vain.
                 self._changed.wait_for(lambda: not self._missing(), LONGEST_END_SECONDS)
             peers = list(self._peers.values())
-        farewell = {
-            "kind": "left" if reason else "bye",
-            "reason": reason[:_LONGEST_REASON],
-            "stopped": stopped,
-        }
+        farewell = loss.told() if reason else {"kind": "bye"}
         for peer in peers:
             with contextlib.suppress(OSError):
                 self._send(peer, farewell)
@@ -284,10 +285,9 @@ class Cluster:
             self._changed.notify_all()
             others = [peer for peer in self._peers.values() if peer.host != loss.host]
         if self.is_first:
-            news = {"kind": "left", "host": loss.host, "reason": loss.reason, "stopped": loss.stopped}
             for peer in others:
                 with contextlib.suppress(OSError):
-                    self._send(peer, news)
+                    self._send(peer, loss.told())
         threading.Thread(target=self._end_late, name="cluster", daemon=True).start()
 
     def _end_late(self) -> None:

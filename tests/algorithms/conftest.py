@@ -73,17 +73,23 @@ class JobFolder:
         return self.base / "model/xgboost-model"
 
 
+def loopback_addresses(folder: Path, count: int) -> list[str]:
+    """Addresses for the hosts of a cluster, by the test's folder: tests run beside one another."""
+    seed = hashlib.sha256(str(folder).encode()).digest()
+    return [f"127.{100 + seed[0] % 100}.{seed[1]}.{(seed[2] + number) % 250 + 1}" for number in range(count)]
+
+
+@pytest.fixture
+def free_loopback(tmp_path: Path) -> Callable[[int], list[str]]:
+    return lambda count: loopback_addresses(tmp_path / str(count), count)
+
+
 class ClusterFolders:
     """An ``/opt/ml`` for each of several hosts, which find one another at addresses of their own."""
 
     def __init__(self, base: Path, count: int) -> None:
         names = [f"algo-{number}" for number in range(1, count + 1)]
-        # One address a host, taken from the folder's name: tests run beside one another.
-        seed = hashlib.sha256(str(base).encode()).digest()
-        addresses = {
-            name: f"127.{100 + seed[0] % 100}.{seed[1]}.{(seed[2] + number) % 250 + 1}"
-            for number, name in enumerate(names)
-        }
+        addresses = dict(zip(names, loopback_addresses(base, count), strict=True))
         self.hosts = [JobFolder(base / name) for name in names]
         for name, host in zip(names, self.hosts, strict=True):
             host.write("resourceconfig.json", {"current_host": name, "hosts": names})

@@ -239,6 +239,7 @@ def test_bad_data_on_one_host_ends_all_with_its_place(cluster: Any, csv_bytes: C
     ("hyperparameters", "words"),
     [
         ({"tree_method": "exact"}, "tree_method 'exact' trains on one instance only"),
+        ({"updater": "grow_histmaker, prune"}, "updater 'prune' works on one instance only"),
         ({"booster": "gblinear"}, "booster 'gblinear' trains on one instance only"),
         ({"objective": "survival:cox"}, "survival:cox and cox-nloglik compare each row with all others"),
         ({"_kfold": "3"}, "a cross validation (_kfold) runs on one instance only"),

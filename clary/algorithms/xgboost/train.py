@@ -19,6 +19,9 @@ from clary.algorithms.xgboost.library import booster_from
 from clary.algorithms.xgboost.plan import Plan, make_plan
 from clary.algorithms.xgboost.spec import MODEL_NAME, SPEC
 
+# Tree updaters that the library runs, or fails to run, on the rows of one host.
+_OF_ONE_HOST = {"grow_colmaker", "distcol", "prune", "sync"}
+
 
 def train(job: Job) -> None:
     """Train and write ``model/xgboost-model``, on the first host of several. Every host trains on the rows
@@ -97,10 +100,13 @@ def _finish(job: Job, cluster: Cluster, agreement: Agreement, booster: Any = Non
 def _refuse_what_one_host_must_do(plan: Plan) -> None:
     """What would fail on several hosts, or quietly train on the rows of one."""
     method, booster = plan.options.get("tree_method"), plan.options.get("booster")
+    updaters = {name.strip() for name in plan.options.get("updater", "").split(",")} & _OF_ONE_HOST
     if booster == "gblinear":
         wrong = "booster 'gblinear' trains on one instance only: its updaters do not add up over hosts"
     elif method == "exact":
         wrong = "tree_method 'exact' trains on one instance only; use 'hist' or 'approx'"
+    elif updaters:
+        wrong = f"updater '{min(updaters)}' works on one instance only; leave it to tree_method"
     elif plan.objective == "survival:cox" or "cox-nloglik" in plan.metrics:
         wrong = "survival:cox and cox-nloglik compare each row with all others and need one instance"
     elif plan.folds is not None:
