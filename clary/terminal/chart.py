@@ -24,20 +24,18 @@ def chart(curves: Sequence[Curve], *, width: int = WIDTH, height: int = HEIGHT) 
 
     Where the values of one sign span more than two orders of magnitude, the vertical axis is logarithmic.
     """
-    points = {
-        curve: [
-            (x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(x) and math.isfinite(y)
-        ]
+    points = [
+        [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
         for curve in curves
-    }
-    xs = [x for each in points.values() for x, _ in each]
-    ys = [y for each in points.values() for _, y in each]
+    ]
+    xs = [x for each in points for x, _ in each]
+    ys = [y for each in points for _, y in each]
     if not xs:
         return "(nothing to draw)"
     logarithmic = min(ys) > 0 and max(ys) / min(ys) > 100
     left, right, low, high = min(xs), max(xs), _level(min(ys), logarithmic), _level(max(ys), logarithmic)
     rows = [[" "] * width for _ in range(height)]
-    for curve, each in points.items():
+    for curve, each in zip(curves, points, strict=True):
         for x, y in each:
             column = _place(x, left, right, width)
             row = height - 1 - _place(_level(y, logarithmic), low, high, height)
@@ -48,7 +46,9 @@ def chart(curves: Sequence[Curve], *, width: int = WIDTH, height: int = HEIGHT) 
     lines.append(f"{'':>{margin}} +{'-' * width}")
     ends = f"{left:.6g}", f"{right:.6g}"
     lines.append(f"{'':>{margin}}  {ends[0]}{ends[1]:>{width - len(ends[0])}}")
-    legend = "   ".join(f"{curve.mark} {curve.name}" for curve in curves if points[curve])
+    legend = "   ".join(
+        f"{curve.mark} {curve.name}" for curve, each in zip(curves, points, strict=True) if each
+    )
     return "\n".join([*lines, f"{'':>{margin}}  {legend}{' (logarithmic)' if logarithmic else ''}"])
 
 

@@ -245,11 +245,11 @@ def _write(descriptor: int, data: bytes) -> None:
 @contextlib.contextmanager
 def _raw(keyboard: int) -> Iterator[None]:
     before = termios.tcgetattr(keyboard)
-    tty.setraw(keyboard)
+    tty.setraw(keyboard, termios.TCSADRAIN)  # what was typed ahead stays
     try:
         yield
     finally:
-        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager
