@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Literal
 
 from clary.agent.cgroups import find_places
+from clary.agent.runtimes.container import CannotContain, engine_address
+from clary.agent.runtimes.docker import Engine
 from clary.running_server import find_running
 from clary.settings import Settings
 
 _PROBE_TIMEOUT_SECONDS = 10
 _LOW_DISK_BYTES = 5 * 1024**3
 _LOW_MEMORY_BYTES = 2 * 1024**3
-_DOCKER_SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock")
 _CONTROLLERS = {"memory": "memory", "cpu": "processors", "pids": "processes"}
-_PODMAN_SOCKETS = ("/run/podman/podman.sock",)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def examine(settings: Settings) -> Sequence[Finding]:
         _disk(settings.data),
         _sandbox(),
         _limits(settings),
-        _containers(),
+        _containers(settings),
         _port(settings),
     ]
 
@@ -137,31 +137,16 @@ def _limits(settings: Settings) -> Finding:
     return Finding("ok", "Limits", f"control groups (version {places.version}) hold {', '.join(counted)}")
 
 
-def _containers() -> Finding:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-    places = [*_DOCKER_SOCKETS, f"{runtime}/docker.sock", *_PODMAN_SOCKETS, f"{runtime}/podman/podman.sock"]
-    host = os.environ.get("DOCKER_HOST", "")
-    if host.startswith("unix://"):
-        places.insert(0, host.removeprefix("unix://"))
-    for place in places:
-        path = Path(place).expanduser()
-        if not path.is_socket():
-            continue
-        try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(_PROBE_TIMEOUT_SECONDS)
-                connection.connect(str(path))
-        except OSError as error:
-            return Finding(
-                "limited", "Containers", f"{path} does not answer: {error.strerror}", "Start the engine."
-            )
-        return Finding("ok", "Containers", f"an engine answers at {path}")
-    return Finding(
-        "limited",
-        "Containers",
-        "no Docker or Podman engine: built-in algorithms and scripts run, your own images do not",
-        "Install Docker or Podman and start it.",
-    )
+def _containers(settings: Settings) -> Finding:
+    address = engine_address(settings.docker_host)
+    without = "Built-in algorithms and scripts run, your own images do not."
+    try:
+        engine = Engine.connect(address)
+    except CannotContain as error:
+        cause = str(error)
+        return Finding("limited", "Containers", f"{cause[:1].upper()}{cause[1:]} {without}")
+    engine.close()
+    return Finding("ok", "Containers", f"an engine answers at {address}")
 
 
 def _port(settings: Settings) -> Finding:
