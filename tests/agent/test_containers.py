@@ -16,7 +16,13 @@ import pytest
 
 from clary.agent.runtimes import api_access
 from clary.agent.runtimes.api_access import ApiAccess
-from clary.agent.runtimes.container import CannotContain, engine_address, has_registry, local_names
+from clary.agent.runtimes.container import (
+    CannotContain,
+    check_name,
+    engine_address,
+    has_registry,
+    local_names,
+)
 from clary.agent.runtimes.docker import Engine
 from clary.agent.runtimes.docker_network import _subnets
 from clary.agent.runtimes.ownership import chown_command, foreign
@@ -45,6 +51,30 @@ ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 )
 def test_an_image_is_looked_for_by_these_names(image: str, names: list[str]) -> None:
     assert list(local_names(image)) == names
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "algo",
+        "algo:1",
+        "me/al-go__x.y:v1.0-GPU",
+        "host:5000/a/b:2",
+        f"{ECR}/a@sha256:{'0' * 64}",
+        "localhost/a",
+    ],
+)
+def test_names_of_images_are_taken(image: str) -> None:
+    check_name(image)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["", "UPPER:1", "../containers/x", "a/../b", "a b", "a:", "a?x=1", "a\n", "é", "-a", "a" * 600, "a:1@x"],
+)
+def test_what_no_image_can_be_called_never_reaches_an_engine(image: str) -> None:
+    with pytest.raises(CannotContain, match="cannot be the name of an image"):
+        check_name(image)
 
 
 @pytest.mark.parametrize(

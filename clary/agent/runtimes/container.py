@@ -17,6 +17,13 @@ from clary.agent.runtimes.mounts import Mount
 _DOCKER_SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock")
 _PODMAN_SOCKETS = ("/run/podman/podman.sock",)
 _ECR = re.compile(r"\d+\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/(?P<rest>.+)\Z")
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?/)?"  # registry
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,128})?\Z",
+    re.ASCII,
+)
+_LONGEST_NAME = 512
 
 
 class CannotContain(Exception):
@@ -83,6 +90,16 @@ def engine_address(setting: str, environment: Mapping[str, str] = os.environ) ->
         if path.is_socket():
             return f"unix://{path}"
     return f"unix://{_DOCKER_SOCKETS[0]}"
+
+
+def check_name(image: str) -> None:
+    """Raises `CannotContain` for what no image can be called; nothing else may reach an engine as a name."""
+    if len(image) > _LONGEST_NAME or not _NAME.match(image):
+        raise CannotContain(
+            f"{image!r} cannot be the name of an image: a repository in lower case, perhaps with a registry "
+            "before it and a tag or digest behind (registry.example/team/algo:1), is expected.",
+            callers=True,
+        )
 
 
 def has_registry(image: str) -> bool:

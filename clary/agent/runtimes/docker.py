@@ -26,6 +26,7 @@ from clary.agent.runtimes.api_access import ApiAccess
 from clary.agent.runtimes.container import (
     CannotContain,
     ContainerProgram,
+    check_name,
     has_registry,
     local_names,
 )
@@ -98,6 +99,7 @@ class Engine:
 
         ``say`` is told how a pull gets on. Raises `CannotContain`, and ``InterruptedError`` if ``abandoned``.
         """
+        check_name(image)
         names = local_names(image)
         if pull != "always":
             for name in names:
@@ -136,10 +138,6 @@ class Engine:
                     return str(self._api.inspect_image(f"localhost/{name}")["Id"])
             return ""
         except docker.errors.APIError as error:
-            if error.status_code == 400 or "must be lowercase" in _said(error):
-                raise CannotContain(
-                    f"{name!r} cannot be the name of an image: {_said(error)}", callers=True
-                ) from error
             raise CannotContain(f"the engine at {self.address} failed: {_said(error)}") from error
         except (docker.errors.DockerException, OSError) as error:
             raise CannotContain(_no_engine(self.address, error)) from error
