@@ -24,7 +24,7 @@ FOLLOWER = "store"
 BATCH = 500
 WAIT_SECONDS = 30.0
 RETRY_SECONDS = 1.0
-MOST_REMEMBERED = 2000  # resources, for those that are deleted before their last change was told
+MOST_REMEMBERED = 500  # resources, for those that are deleted before their last change was told
 NOTE_PROGRESS_EVERY = 1000  # writes that are none of ours
 
 log = logging.getLogger("clary.events")

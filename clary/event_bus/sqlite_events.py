@@ -171,7 +171,8 @@ class SqliteEventStore:
                 pending[delivery.destination] += 1
             _note(connection, Progress(_ROUTER, up_to))
 
-        await self._file.write(work)
+        # Events that go nowhere may be looked at once more.
+        await self._file.write(work, durable=bool(deliveries))
 
     async def routed(self) -> int:
         return await self.progress(_ROUTER) or 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import ssl
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def _head(request: WebRequest) -> tuple[str, int, bool, bytes]:
 
 
 async def _exchange(host: str, port: int, secure: bool, content: bytes) -> WebReply:
-    context = await asyncio.to_thread(ssl.create_default_context) if secure else None
+    context = await asyncio.to_thread(_trust) if secure else None
     reader, writer = await asyncio.open_connection(
         host, port, ssl=context, server_hostname=host if secure else None
     )
@@ -104,6 +105,12 @@ async def _exchange(host: str, port: int, secure: bool, content: bytes) -> WebRe
         return await _read(reader)
     finally:
         writer.transport.abort()
+
+
+@functools.lru_cache(maxsize=1)
+def _trust() -> ssl.SSLContext:
+    """The authorities that this machine trusts: reading them takes a moment."""
+    return ssl.create_default_context()
 
 
 async def _read(reader: asyncio.StreamReader) -> WebReply:

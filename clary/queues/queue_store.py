@@ -128,7 +128,7 @@ class Message:
 
 
 class QueueStore(Protocol):
-    """What was acknowledged survives a loss of power.
+    """What was acknowledged survives a loss of power, but for receptions: a message comes back sooner then.
 
     A queue that does not exist raises `NotFound` (``QueueDoesNotExist``). Messages older than their queue
     keeps them are gone.

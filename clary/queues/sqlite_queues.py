@@ -191,7 +191,8 @@ class SqliteQueueStore:
             some, due = await self._file.read(partial(_look, name=name, now=now))
             if some:
                 received = await self._file.write(
-                    lambda connection: self._take(connection, name, limit, visibility_seconds)
+                    lambda connection: self._take(connection, name, limit, visibility_seconds),
+                    durable=False,
                 )
                 if received:
                     return received

@@ -207,6 +207,34 @@ def test_a_store_that_begins_anew_is_followed_from_its_beginning(tmp_path: Path)
     run(tmp_path, facts)
 
 
+def test_an_algorithm_is_told_of(tmp_path: Path) -> None:
+    async def facts(plane: ControlPlane, events: SqliteEventStore) -> None:
+        telling = feed(plane, events)
+        await telling.catch_up()
+        await plane.call(
+            "CreateAlgorithm",
+            AlgorithmName="a",
+            TrainingSpecification={
+                "TrainingImage": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/own:1",
+                "SupportedTrainingInstanceTypes": ["ml.m5.large"],
+                "TrainingChannels": [
+                    {
+                        "Name": "train",
+                        "SupportedContentTypes": ["text/csv"],
+                        "SupportedInputModes": ["File"],
+                    }
+                ],
+            },
+        )
+        await telling.catch_up()
+        (found,) = [event.envelope for event in await told(events)]
+        assert found["detail-type"] == "SageMaker Algorithm State Change"
+        assert found["resources"] == [f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:algorithm/a"]
+        assert (found["detail"]["AlgorithmName"], found["detail"]["AlgorithmStatus"]) == ("a", "Completed")
+
+    run(tmp_path, facts)
+
+
 def test_an_endpoint_is_told_of_in_capitals(tmp_path: Path) -> None:
     async def facts(plane: ControlPlane, events: SqliteEventStore) -> None:
         telling = feed(plane, events)

@@ -55,6 +55,10 @@ def statuses(details: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(each["TrainingJobStatus"], each["SecondaryStatus"]) for each in details]
 
 
+def state(event: dict[str, Any]) -> tuple[str, str]:
+    return event["detail"]["TrainingJobName"], event["detail"]["SecondaryStatus"]
+
+
 def drain(sqs: Any, url: str) -> list[dict[str, Any]]:
     """All messages of a queue, taken out of it."""
     found: list[dict[str, Any]] = []
@@ -163,6 +167,7 @@ def test_kills_of_the_server_lose_no_event(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     jobs = [f"job-{number}" for number in range(12)]
     away = threading.Event()
+    follower: subprocess.Popen[str] | None = None
 
     def answer(received: Received) -> Answer:
         return Answer(503 if away.is_set() else 200)
@@ -178,6 +183,18 @@ def test_kills_of_the_server_lose_no_event(tmp_path: Path) -> None:
             events.put_targets(
                 Rule="r", Targets=[target, {"Id": "q", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"}]
             )
+            command = [sys.executable, "-m", "clary.cli", "events", "--follow", "--all", "--json"]
+            follower = subprocess.Popen(
+                [*command, "--data", str(server.data)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            lines: list[dict[str, Any]] = []
+            reading = threading.Thread(
+                target=lambda: lines.extend(json.loads(line) for line in follower.stdout or ())
+            )
+            reading.start()
             for place, name in enumerate(jobs):
                 server.client("sagemaker").create_training_job(
                     **training_request(
@@ -207,6 +224,8 @@ def test_kills_of_the_server_lose_no_event(tmp_path: Path) -> None:
                 expected |= {(name, move["Status"]) for move in moves}
             until(lambda: expected <= set(in_hook()))
             found = [each["detail"] for each in drain(server.client("sqs"), queue)]
+            followed = until(lambda: Counter(map(state, lines)) if len(lines) >= len(expected) else None)
+        assert followed == Counter(expected)  # each once, through all the restarts
         told = Counter((each["TrainingJobName"], each["SecondaryStatus"]) for each in found)
         assert set(told) == expected
         assert set(in_hook()) == expected
@@ -214,5 +233,9 @@ def test_kills_of_the_server_lose_no_event(tmp_path: Path) -> None:
         assert {each["TrainingJobName"] for each in final} == set(jobs)
     finally:
         server.stop()
+        if follower is not None:
+            follower.terminate()
+            follower.wait()
+            reading.join()
     assert (server.data / "queues.sqlite").stat().st_mode & 0o077 == 0
     assert (server.data / "events.sqlite").stat().st_mode & 0o077 == 0
