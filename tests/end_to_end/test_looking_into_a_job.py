@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,6 +119,37 @@ def test_lines_of_several_hosts_are_told_apart_and_one_host_can_be_chosen(platfo
     wrong = clary(platform.server, "logs", name, "--host", "algo-3")
     assert wrong.returncode == 1
     assert "its hosts are algo-1, algo-2" in wrong.stderr
+
+
+def test_an_endpoint_has_a_log_too(platform: Any) -> None:
+    name = f"endpoint-{time.time_ns()}"
+    client = platform.sagemaker
+    script = "import json\ndef model_fn(folder):\n    print('the model is here', flush=True)\n    return 1\n"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo("code/inference.py")
+        member.size = len(script)
+        archive.addfile(member, io.BytesIO(script.encode()))
+    folder = platform.put(f"{name}/model.tar.gz", buffer.getvalue())
+    image = "246618743249.dkr.ecr.us-west-2.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
+    container = {"Image": image, "ModelDataUrl": f"{folder}model.tar.gz"}
+    container["Environment"] = {"SAGEMAKER_PROGRAM": "inference.py"}  # type: ignore[assignment]
+    role = "arn:aws:iam::123456789012:role/ClaryExecutionRole"
+    client.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+    variant = {"VariantName": "AllTraffic", "ModelName": name, "InitialInstanceCount": 1}
+    variant["InstanceType"] = "ml.m5.large"
+    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    client.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    try:
+        told = subprocess.CompletedProcess[str]([], 0)
+        until = time.monotonic() + 120
+        while "the model is here" not in (told.stdout or ""):
+            assert time.monotonic() < until, told
+            told = clary(platform.server, "logs", name)
+        assert told.returncode == 0
+        assert f"{name} is " in told.stderr
+    finally:
+        client.delete_endpoint(EndpointName=name)
 
 
 def test_a_name_that_is_neither_job_nor_endpoint_is_told(platform: Any) -> None:
