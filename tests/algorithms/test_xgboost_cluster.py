@@ -297,3 +297,21 @@ def test_two_clusters_at_once_do_not_meet(cluster: Any, csv_bytes: CsvBytes) -> 
     programs = [folders.start(objective="binary:logistic", num_round=5) for folders in clusters]
     for folders, each in zip(clusters, programs, strict=True):
         assert [code for code, _, _ in folders.finish(each)] == [0] * len(each)
+
+
+def test_rows_that_lie_unevenly_on_the_hosts_make_the_same_model(cluster: Any, csv_bytes: CsvBytes) -> None:
+    """All of one class on one host, a column that only one host knows, many more rows here than there."""
+    inside, outside = cancer()
+    inside = inside[numpy.argsort(inside[:, 0], kind="stable")]
+    inside[:100, 5] = numpy.nan
+    models = []
+    for shards in ([inside], [inside[:100], inside[100:]], [inside[:30], inside[30:100], inside[100:]]):
+        folders = cluster(len(shards))
+        for number, (host, shard) in enumerate(zip(folders.hosts, shards, strict=True)):
+            host.channel("train", {f"{number}.csv": csv_bytes(shard)})
+            host.channel("validation", {f"{number}.csv": csv_bytes(outside[number :: len(shards)])})
+        ends = folders.run(objective="binary:logistic", num_round=10, eval_metric="auc,f1")
+        assert [code for code, _, _ in ends] == [0] * len(shards), [err for _, _, err in ends]
+        models.append(xgboost.Booster(model_file=folders.first.model).get_dump())
+        assert rounds(ends[0][1])[-1]["validation-auc"] > 0.97
+    assert models[0] == models[1] == models[2]

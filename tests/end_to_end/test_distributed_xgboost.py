@@ -12,6 +12,8 @@ import xgboost
 from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import roc_auc_score
 
+from clary.algorithms.formats.recordio import Tensor, write_frame, write_record
+
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end_to_end")]
 
 
@@ -85,6 +87,33 @@ def test_a_cluster_reads_its_shards_through_pipes(platform, cancer, channels):
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert area(platform, job, cancer[1]) > 0.98
     assert "Rows on all 2 training hosts: train 400, validation 169" in platform.log(name, "algo-1")
+
+
+def test_every_way_through_a_pipe_trains_the_model_of_files(platform, cancer, channels):
+    records = b"".join(
+        write_frame(write_record({"values": Tensor(row[1:])}, {"values": Tensor(row[:1])}))
+        for row in cancer[0]
+    )
+    prefix = f"{uuid.uuid4().hex}/train"
+    platform.put(f"{prefix}/data.pbr", records)
+    protobuf = {"ContentType": "application/x-recordio-protobuf", "DataSource": {
+        "S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://end-to-end/{prefix}/"}
+    }}  # fmt: skip
+    train = channels[0]
+    models = {}
+    for title, channel in {
+        "files": train,
+        "text": train | {"InputMode": "Pipe"},
+        "wrapped text": train | {"InputMode": "Pipe", "RecordWrapperType": "RecordIO"},
+        "records in a file": train | protobuf,
+        "records": train | protobuf | {"InputMode": "Pipe"},
+    }.items():
+        name = platform.create(InputDataConfig=[channel], HyperParameters=hyperparameters())
+        job = platform.ended(name)
+        assert job["TrainingJobStatus"] == "Completed", (title, job.get("FailureReason"))
+        models[title] = platform.content(job["ModelArtifacts"]["S3ModelArtifacts"], "xgboost-model")
+    assert models["text"] == models["wrapped text"] == models["files"]
+    assert models["records"] == models["records in a file"]
 
 
 def test_bad_data_on_one_host_fails_the_job_with_its_place(platform, channels):
