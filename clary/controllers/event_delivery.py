@@ -130,7 +130,7 @@ class EventDelivery:
                 reached.append(await self._attempt(delivery))
                 if not reached[-1]:
                     break
-        if all(reached):
+        if reached and all(reached):
             self._pauses.pop(destination, None)
         else:
             self._pause(destination)

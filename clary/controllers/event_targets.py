@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from clary.clock import Clock
 from clary.event_bus.envelope import event_time
 from clary.event_bus.event_store import Delivery
-from clary.event_bus.target_input import LARGEST_INPUT_BYTES, select, target_input
+from clary.event_bus.target_input import InputTooLarge, select, target_input
 from clary.event_bus.webhook import BadRequest, WebhookFailed, WebReply, WebRequest, send
 from clary.faults import Fault, InUse, LimitExceeded, NotFound
 from clary.queues.queue_store import NewMessage, QueueStore, queue_of_arn
@@ -116,13 +116,11 @@ class EventTargets:
     def _text(self, delivery: Delivery) -> str:
         """What the target is sent."""
         event = delivery.event
-        text = target_input(
-            delivery.target, event.envelope, rule_arn=delivery.rule, ingested=event_time(event.at)
-        )
-        size = len(text.encode("utf-8", "replace"))
-        if size > LARGEST_INPUT_BYTES:
-            raise Undelivered("EVENT_TOO_LARGE", f"{size} bytes are more than {LARGEST_INPUT_BYTES}.")
-        return text
+        ingested = event_time(event.at)
+        try:
+            return target_input(delivery.target, event.envelope, rule_arn=delivery.rule, ingested=ingested)
+        except InputTooLarge as error:
+            raise Undelivered("EVENT_TOO_LARGE", str(error)) from None
 
     async def _to_queue(self, delivery: Delivery, text: str) -> None:
         queue = queue_of_arn(delivery.destination)
@@ -134,7 +132,7 @@ class EventTargets:
             text,
             sender=_SENDER,
             group_id=group,
-            deduplication_id=f"{delivery.event.envelope['id']}" if fifo else "",
+            deduplication_id=str(delivery.event.envelope["id"]) if fifo else "",
         )
         try:
             await self._queues.send(queue, [message])

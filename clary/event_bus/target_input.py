@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from clary.faults import Invalid
 
 MAX_PATHS = 100  # of one transformer
-LARGEST_INPUT_BYTES = 2_097_152  # that a target is sent: a template may hold an event twice
+LARGEST_INPUT_CHARACTERS = 2_097_152  # that a target is sent: a template may hold an event twice
 
 _Step: TypeAlias = "str | int | None"  # a member, an element, or every element
 _STEP = re.compile(r"\.([^.\[\]\s]+)|\['([^']+)'\]|\[\"([^\"]+)\"\]|\[(\d{1,6})\]|\[(\*)\]")
@@ -23,6 +23,10 @@ _PREDEFINED = (
     "aws.events.event.json",
 )
 _MISSING = object()
+
+
+class InputTooLarge(Exception):
+    """A template was filled with more than a target is sent."""
 
 
 def read_path(path: str, member: str = "InputPath") -> list[_Step]:
@@ -115,7 +119,10 @@ def _check_transformer(transformer: Mapping[str, Any], target: Any) -> None:
 
 
 def target_input(target: Mapping[str, Any], event: Mapping[str, Any], *, rule_arn: str, ingested: str) -> str:
-    """What ``target`` is sent of ``event``, as text. ``ingested`` is when the bus took it, in ISO 8601."""
+    """What ``target`` is sent of ``event``, as text. ``ingested`` is when the bus took it, in ISO 8601.
+
+    Raises `InputTooLarge`.
+    """
     if target.get("Input") is not None:
         return str(target["Input"])
     if target.get("InputPath"):
@@ -138,8 +145,9 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
     """``template`` with each ``<name>`` replaced.
 
     Within quotation marks a value stands as text, escaped, objects and arrays as their JSON; elsewhere
-    it stands as JSON.
+    it stands as JSON. Raises `InputTooLarge`.
     """
+    room = LARGEST_INPUT_CHARACTERS - len(template)
     pieces: list[str] = []
     place, quoted = 0, False
     for found in _VARIABLE.finditer(template):
@@ -151,11 +159,15 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
             pieces.append(found[0])
             continue
         value = values[found[1]]
+        text = ""
         if not quoted:
-            pieces.append(_json(value))
+            text = _json(value)
         elif value is not None:
-            text = value if isinstance(value, str) else _json(value)
-            pieces.append(json.dumps(text, ensure_ascii=False)[1:-1])
+            text = json.dumps(value if isinstance(value, str) else _json(value), ensure_ascii=False)[1:-1]
+        room -= len(text)
+        if room < 0:
+            raise InputTooLarge(f"The input would have more than {LARGEST_INPUT_CHARACTERS} characters.")
+        pieces.append(text)
     pieces.append(template[place:])
     return "".join(pieces)
 

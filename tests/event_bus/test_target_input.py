@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clary.event_bus.target_input import check_input, target_input
+from clary.event_bus.target_input import InputTooLarge, check_input, target_input
 from clary.faults import Invalid
 
 EVENT = {
@@ -78,6 +78,13 @@ def test_a_template_makes_json() -> None:
 def test_a_value_cannot_break_out_of_its_quotation_marks() -> None:
     assert json.loads(filled('"<name>"', name="$.detail.name")) == 'say "hi"'
     assert json.loads(filled('"\\"<name>\\""', name="$.detail.name")) == '"say "hi""'
+
+
+def test_a_template_cannot_be_filled_without_end() -> None:
+    event = {**EVENT, "detail": {"x": "y" * 100_000}}
+    transformer = {"InputPathsMap": {"x": "$.detail.x"}, "InputTemplate": '"' + "<x>" * 1000 + '"'}
+    with pytest.raises(InputTooLarge):
+        target_input({"InputTransformer": transformer}, event, rule_arn=RULE, ingested="")
 
 
 def test_predefined_variables_are_known() -> None:

@@ -53,7 +53,7 @@ async def describe_connection(context: RequestContext, request: Members) -> Repl
     for path in _HTTP_PARAMETERS:
         for values in _within(parameters, path).values():
             for each in values:
-                if each.get("IsValueSecret"):
+                if each.get("IsValueSecret") is not False:
                     each.pop("Value", None)
     return {**shown, **_brief(connection)}
 

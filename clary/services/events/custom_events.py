@@ -16,6 +16,7 @@ from clary.services.operation import RequestContext, operation
 
 LARGEST_ENTRY_BYTES = 1_048_576
 MAX_RESOURCES = 100
+MAX_DEPTH = 200  # of an event's detail
 _TIME_BYTES = 14
 _NEEDED = ("id", "account", "source", "time", "region", "resources", "detail-type")
 
@@ -112,16 +113,28 @@ async def _event(context: RequestContext, entry: Members) -> NewEvent:
 
 def _detail(text: str) -> Any:
     try:
-        detail = json.loads(text, parse_constant=_refuse_constant)
+        detail = json.loads(text)
+        # What is no JSON number (NaN, 1e999) and half a character could be sent to nobody.
+        json.dumps(detail, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise _Refused("MalformedDetail", "Detail is malformed.") from None
     if not isinstance(detail, dict):
         raise _Refused("MalformedDetail", "Detail is malformed: it must be a JSON object.")
+    if _is_deeper(detail, MAX_DEPTH):
+        raise _Refused("MalformedDetail", f"Detail is malformed: it is nested more than {MAX_DEPTH} deep.")
     return detail
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, (dict, list))
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return bool(level)
 
 
 def _size(entry: Members) -> int:

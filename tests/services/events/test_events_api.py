@@ -211,17 +211,19 @@ def test_events_are_put_on_a_bus_and_what_is_wrong_is_told_by_entry(
             {**good, "Time": at, "Resources": ["r"]},
             {**good, "Detail": "{"},
             {**good, "Detail": "[]"},
+            {**good, "Detail": '{"x": 1e999}'},
+            {**good, "Detail": '{"x": "\\ud800"}'},
+            {**good, "Detail": '{"x":' * 300 + "1" + "}" * 300},
             {**good, "Source": "aws.sagemaker"},
             {**good, "EventBusName": "none"},
             {"Source": "me", "Detail": "{}"},
             {**good, "EventBusName": "own"},
         ]
     )
-    assert reply["FailedEntryCount"] == 5
+    assert reply["FailedEntryCount"] == 8
     assert [each.get("ErrorCode") for each in reply["Entries"]] == [
         None,
-        "MalformedDetail",
-        "MalformedDetail",
+        *["MalformedDetail"] * 5,
         "NotAuthorizedForSourceException",
         "ResourceNotFoundException",
         "InvalidArgument",
