@@ -50,6 +50,14 @@ def algorithms() -> Iterator[str]:
     yield "# Built-in algorithms\n"
     for spec in specs():
         yield f"\n## {spec.name}\n"
+        yield f"Trains on up to {spec.most_instances} instance(s).\n"
+        yield "| channel | required | content types | input modes |"
+        yield "|---|---|---|---|"
+        for channel in spec.channels:
+            types = ", ".join(f"`{each}`" for each in channel.content_types) or "any"
+            required = "yes" if channel.required else ""
+            yield f"| `{channel.name}` | {required} | {types} | {', '.join(channel.input_modes)} |"
+        yield ""
         yield "| hyperparameter | type | values | default | required | tunable |"
         yield "|---|---|---|---|---|---|"
         for parameter in spec.hyperparameters:
