@@ -94,6 +94,8 @@ def describe(error: BaseException, code: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(code)] or list(frames)
     place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    if isinstance(error, ModuleNotFoundError):
+        place += "; name the package that has it in a requirements.txt beside the script"
     return f"{name}: {error}{place}" if str(error) else f"{name}{place}"
 
 

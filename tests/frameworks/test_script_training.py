@@ -166,7 +166,11 @@ def test_a_mistake_in_a_library_is_placed_in_the_users_code(folder: Any) -> None
     ("text", "message"),
     [
         ("def broken(:\n", "SyntaxError: invalid syntax ({path}:1)"),
-        ("import nowhere\n", "ModuleNotFoundError: No module named 'nowhere' ({path}:1)"),
+        (
+            "import nowhere\n",
+            "ModuleNotFoundError: No module named 'nowhere' ({path}:1); name the package "
+            "that has it in a requirements.txt beside the script",
+        ),
         ("assert False\n", "AssertionError ({path}:1)"),
         ("raise KeyboardInterrupt\n", "KeyboardInterrupt ({path}:1)"),
     ],
