@@ -15,6 +15,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ LARGEST_PAYLOAD_BYTES = 1 << 34
 _LONGEST_REASON = 700
 _LOOK_SECONDS = 0.5
 _QUIET_SECONDS = 10.0  # of waiting, before it is worth a line in the log
+_SMALL_BYTES = 65_536  # what is worth joining, to be sent at once
 _HEAD = struct.Struct("!IQ")  # bytes of the document, bytes of the payload
 # A machine that vanishes closes nothing: ask after silent ones.
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
@@ -69,7 +71,7 @@ class _Loss:
 class _Peer:
     host: str
     connection: socket.socket
-    told: list[Told] = field(default_factory=list)
+    told: deque[Told] = field(default_factory=deque)  # what `gather` has not taken yet
     gone: bool = False
     sending: threading.Lock = field(default_factory=threading.Lock)
 
@@ -90,7 +92,6 @@ class Cluster:
         self._peers: dict[str, _Peer] = {}
         self._changed = threading.Condition()
         self._loss: _Loss | None = None
-        self._steps = 0
         self._leaving = False
         self._listener: socket.socket | None = None
         if self.host not in self.hosts:
@@ -135,19 +136,16 @@ class Cluster:
         mine = Told(document, payload)
         if len(self.hosts) == 1:
             return [mine]
-        self._steps += 1
-        step = self._steps
         if not self.is_first:
             first = self._peers[self.hosts[0]]
-            self._send(first, {"kind": "tell", "document": document}, payload)
-            self._wait(lambda: len(first.told) >= step * len(self.hosts), stops=stops)
-            return first.told[(step - 1) * len(self.hosts) : step * len(self.hosts)]
-        self._wait(lambda: all(len(peer.told) >= step for peer in self._peers.values()), stops=stops)
-        everyone = [mine if host == self.host else self._peers[host].told[step - 1] for host in self.hosts]
+            self._send(first, *_messages([mine]))
+            self._wait(lambda: len(first.told) >= len(self.hosts), stops=stops)
+            return [first.told.popleft() for _ in self.hosts]
+        self._wait(lambda: all(peer.told for peer in self._peers.values()), stops=stops)
+        everyone = [mine if host == self.host else self._peers[host].told.popleft() for host in self.hosts]
+        messages = list(_messages(everyone))
         for peer in self._peers.values():
-            for each in everyone:
-                self._send(peer, {"kind": "tell", "document": each.document}, each.payload)
-            peer.told[step - 1] = Told({})  # what was handed on need not be kept
+            self._send(peer, *messages)
         return everyone
 
     def explain(self, error: BaseException) -> None:
@@ -171,7 +169,7 @@ class Cluster:
         farewell = loss.told() if reason else {"kind": "bye"}
         for peer in peers:
             with contextlib.suppress(OSError):
-                self._send(peer, farewell)
+                self._send(peer, *_message(farewell))
                 peer.connection.shutdown(socket.SHUT_WR)
         if self._listener is not None:
             self._listener.close()
@@ -212,7 +210,7 @@ class Cluster:
                     self._job.log(f"Waiting for {first}")
                 self._pause()
         peer = self._admit(first, connection)
-        self._send(peer, {"kind": "hello", "host": self.host, "job": self._job.name})
+        self._send(peer, *_message({"kind": "hello", "host": self.host, "job": self._job.name}))
         threading.Thread(target=self._listen_to, args=(peer,), name=first, daemon=True).start()
 
     def _welcome(self) -> None:
@@ -245,6 +243,7 @@ class Cluster:
 
     def _admit(self, host: str, connection: socket.socket) -> _Peer:
         connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEP_ALIVE:
             if hasattr(socket, name):
@@ -287,7 +286,7 @@ class Cluster:
         if self.is_first:
             for peer in others:
                 with contextlib.suppress(OSError):
-                    self._send(peer, loss.told())
+                    self._send(peer, *_message(loss.told()))
         threading.Thread(target=self._end_late, name="cluster", daemon=True).start()
 
     def _end_late(self) -> None:
@@ -295,14 +294,14 @@ class Cluster:
         assert self._loss is not None
         self._end(self._loss.message())
 
-    def _send(self, peer: _Peer, document: Mapping[str, Any], payload: bytes = b"") -> None:
-        text = json.dumps(document).encode()
-        if len(text) > LONGEST_DOCUMENT_BYTES or len(payload) > LARGEST_PAYLOAD_BYTES:
-            raise ValueError(f"too much to tell {peer.host}: {len(text)} and {len(payload)} bytes")
+    def _send(self, peer: _Peer, *pieces: bytes) -> None:
+        """Pieces of whole messages; see `_message`."""
+        if sum(map(len, pieces)) <= _SMALL_BYTES:
+            pieces = (b"".join(pieces),)
         try:
             with peer.sending:
-                peer.connection.sendall(_HEAD.pack(len(text), len(payload)) + text)
-                peer.connection.sendall(payload)
+                for piece in pieces:
+                    peer.connection.sendall(piece)
         except OSError as error:
             self._lose(_Loss(peer.host, f"the host ended in the middle of the training ({error})"))
 
@@ -373,6 +372,19 @@ def joined(job: Job) -> Iterator[Cluster]:
         cluster.leave(f"AlgorithmError: {type(error).__name__}: {error}")
         raise
     cluster.leave()
+
+
+def _messages(told: Sequence[Told]) -> Iterator[bytes]:
+    for each in told:
+        yield from _message({"kind": "tell", "document": each.document}, each.payload)
+
+
+def _message(document: Mapping[str, Any], payload: bytes = b"") -> tuple[bytes, bytes]:
+    """A message, in two pieces. Raises ``ValueError`` for one that is too long."""
+    text = json.dumps(document).encode()
+    if len(text) > LONGEST_DOCUMENT_BYTES or len(payload) > LARGEST_PAYLOAD_BYTES:
+        raise ValueError(f"{len(text)} and {len(payload)} bytes are too much to tell another host")
+    return _HEAD.pack(len(text), len(payload)) + text, payload
 
 
 def _receive(connection: socket.socket, largest_payload: int = LARGEST_PAYLOAD_BYTES) -> tuple[Any, bytes]:
