@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 import time
@@ -49,6 +50,10 @@ class WebhookServer:
                 outer.received.append(received)
                 answer = outer.answer(received)
                 time.sleep(answer.delay_seconds)
+                with contextlib.suppress(ConnectionError):  # the client did not wait
+                    self.reply(answer)
+
+            def reply(self, answer: Answer) -> None:
                 if answer.raw is not None:
                     self.wfile.write(answer.raw)
                     self.close_connection = True
