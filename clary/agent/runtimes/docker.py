@@ -78,7 +78,12 @@ class Engine:
         _check_near(address)
         try:
             given = docker.utils.kwargs_from_env({**os.environ, "DOCKER_HOST": address})
-            return cls(docker.APIClient(**given, version="auto", timeout=_ENGINE_SECONDS), address)
+            given["timeout"] = _ENGINE_SECONDS
+            with contextlib.closing(docker.APIClient(**given)) as any_version:
+                # The SDK's own way of asking has the engine start other programs first.
+                reply = any_version.get(f"{any_version.base_url}/_ping")
+            version = reply.headers.get("Api-Version") if reply.ok else None
+            return cls(docker.APIClient(**given, version=version or "auto"), address)
         except (docker.errors.DockerException, OSError, ValueError) as error:
             raise CannotContain(_no_engine(address, error)) from error
 
