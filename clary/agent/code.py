@@ -94,15 +94,17 @@ def bring_code(ml: Path, submit_directory: str, transfer: S3Transfer) -> None:
 
 def _bring(source: Path, code: Path, name: str) -> None:
     """Copy or unpack what the agent itself brought to the folder of a channel."""
-    archive = source / _ARCHIVE if source.is_dir() else source
-    if archive.is_file():
+    if source.is_symlink():  # it leads to a directory of the operator's: the program finds it itself
+        return
+    archive = source / _ARCHIVE if (source / _ARCHIVE).is_file() else source
+    if archive.is_file() and not archive.is_symlink():
         if archive.stat().st_size > LARGEST_SOURCE_BYTES:
             raise TaskFailed(
                 f"ClientError: the source archive {name} is larger than {LARGEST_SOURCE_BYTES} bytes."
             )
         _unpack(archive.read_bytes(), _emptied(code), name)
     elif source.is_dir():
-        shutil.copytree(source, _emptied(code), dirs_exist_ok=True)
+        shutil.copytree(source, _emptied(code), symlinks=True, dirs_exist_ok=True)
 
 
 def _emptied(folder: Path) -> Path:
