@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_low
+
+MOST_STEPS = 2000
 
 # A normal deviation from third differences, which a smooth curve hardly has: they have sqrt(20) times it.
 _THIRD_DIFFERENCES = 0.6745 * math.sqrt(20)
@@ -61,7 +63,7 @@ def errors_of(train: Series, validation: Series, *, ideal: float, maximize: bool
     if not one or not other:
         only = one or other
         steps, values = tuple(step for step, _ in only), tuple(value for _, value in only)
-        return Errors(steps, values if one else (), values if other else (), broken_at)
+        return _condensed(Errors(steps, values if one else (), values if other else (), broken_at))
     common: list[float] = []
     first: list[float] = []
     second: list[float] = []
@@ -73,7 +75,25 @@ def errors_of(train: Series, validation: Series, *, ideal: float, maximize: bool
             common.append(step)
             first.append(one[at][1])
             second.append(value)
-    return Errors(tuple(common), tuple(first), tuple(second), broken_at)
+    return _condensed(Errors(tuple(common), tuple(first), tuple(second), broken_at))
+
+
+def _condensed(errors: Errors) -> Errors:
+    """A long run as `MOST_STEPS` steps at most: of each block of steps the last, and the lower median value.
+
+    Only values that were there are kept: a share of rows stays one.
+    """
+    count = len(errors.steps)
+    size = -(-count // MOST_STEPS)
+    if size <= 1:
+        return errors
+    starts = range(0, count, size)
+
+    def blocks(values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(median_low(values[start : start + size]) for start in starts) if values else ()
+
+    steps = tuple(errors.steps[min(start + size, count) - 1] for start in starts)
+    return Errors(steps, blocks(errors.train), blocks(errors.validation), errors.broken_at)
 
 
 def noise(values: Sequence[float]) -> float:

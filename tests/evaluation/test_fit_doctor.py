@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clary.evaluation.fit import Diagnosis, Verdict, diagnose
 from clary.evaluation.metrics import metric_kind, part_of, plain_name
-from clary.evaluation.series import Series, grain
+from clary.evaluation.series import MOST_STEPS, Series, grain
 from clary.evaluation.suggestions import suggest
 
 WORDS = {
@@ -186,6 +186,21 @@ def test_few_validation_rows_are_told_by_the_metric_or_by_the_caller() -> None:
     assert "about 5 validation rows" in told.reason
     given = diagnose(Series(falling(10)), Series(falling(10)), "logloss", validation_rows=7)
     assert given.verdict is None
+
+
+def test_a_long_run_is_looked_at_in_blocks() -> None:
+    lots = random.Random(1)
+    count = 100_000
+    train = [value + lots.gauss(0, 0.01) for value in falling(count, end=0.01)]
+    validation = [
+        0.3 + 0.4 * math.exp(-step / 8000) + 4e-6 * max(0, step - 30_000) + lots.gauss(0, 0.02)
+        for step in range(count)
+    ]
+    found = diagnose(Series(train), Series(validation), "rmse")
+    assert found.verdict is Verdict.OVERFITTING
+    assert found.since is not None
+    assert 15_000 <= found.since <= 45_000
+    assert found.numbers["steps"] <= MOST_STEPS
 
 
 def test_nothing_at_all_is_no_verdict() -> None:

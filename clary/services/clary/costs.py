@@ -1,7 +1,7 @@
 """What a training job costs: billable seconds, and the price of the same run on AWS.
 
 Never in an AWS shape: there a price would be taken for a bill. AWS bills each instance by the second for the
-time from the download of the data to the end of the upload; waiting and what lies between an interruption and
+time from the download of the data to the end of the upload, and for what it is kept in a warm pool; waiting and what lies between an interruption and
 the next attempt are free. The price is the on-demand one of that time: what spot machines cost changes by the
 hour, and no table could tell it. The saving by spot is what AWS's description says of a job, the share of its
 time that is not billed.
@@ -29,6 +29,7 @@ async def describe_training_job_cost(context: RequestContext, request: Members) 
     """Of a job that runs, what it cost so far. An instance type whose price nobody told has none."""
     job = await find_training_job(context, request["TrainingJobName"])
     billable, training = seconds_of(job, context.backends.clock.now())
+    retained = retained_seconds(job)
     spot = bool(job.spec.get("EnableManagedSpotTraining"))
     instances, unpriced = [], []
     for (group, name), count in _groups(job).items():
@@ -36,7 +37,7 @@ async def describe_training_job_cost(context: RequestContext, request: Members) 
             "InstanceGroupName": group,
             "InstanceType": name,
             "InstanceCount": count,
-            "BillableInstanceSeconds": billable * count,
+            "BillableInstanceSeconds": (billable + retained) * count,
         }
         try:
             price = await asyncio.to_thread(context.backends.prices.price, job.key.region, name)
@@ -49,7 +50,7 @@ async def describe_training_job_cost(context: RequestContext, request: Members) 
                 "PricePerHour": price.dollars_per_hour,
                 "PriceDate": price.date.isoformat(),
                 "PriceSource": price.source,
-                "Price": price.dollars_per_hour * count * billable / 3600,
+                "Price": price.dollars_per_hour * count * (billable + retained) / 3600,
             }
         instances.append(entry)
     return {
@@ -59,6 +60,7 @@ async def describe_training_job_cost(context: RequestContext, request: Members) 
         "Region": job.key.region,
         "TrainingTimeInSeconds": training,
         "BillableTimeInSeconds": billable,
+        "WarmPoolBillableTimeInSeconds": retained or None,
         "ManagedSpotTraining": spot,
         "SpotSavingPercent": 100 * (1 - billable / training) if spot and training else None,
         "Instances": instances,
@@ -78,6 +80,12 @@ def seconds_of(job: Resource, now: float) -> tuple[int, int]:
         return 0, 0  # nothing was downloaded, nothing is billed
     moves = status["SecondaryStatusTransitions"]
     return math.ceil(worked_seconds(moves, now)), math.ceil(max(0.0, now - float(began)))
+
+
+def retained_seconds(job: Resource) -> int:
+    """How long the job's machines were kept for the next one: AWS bills that as it bills training."""
+    pool: Any = job.status.get("WarmPoolStatus") or {}
+    return int(pool.get("ResourceRetainedBillableTimeInSeconds") or 0)
 
 
 def _groups(job: Resource) -> dict[tuple[str, str], int]:

@@ -12,7 +12,7 @@ from clary.protocol.wire import Members, ReplyMembers
 from clary.services.operation import RequestContext, operation
 from clary.services.s3.owned_bucket import owned_bucket
 
-LARGEST_FILE_BYTES = 128 << 20
+LARGEST_FILE_BYTES = 32 << 20  # some seconds of one processor, which the server shares with it
 _JSON_LINES = (".jsonl", ".jsonlines", ".ndjson", ".json")
 
 
@@ -52,9 +52,7 @@ async def _read(context: RequestContext, uri: str) -> str:
     await owned_bucket(context, {}, name=bucket)
     info, body = await context.backends.objects.read(bucket, key)
     if info.size_bytes > LARGEST_FILE_BYTES:
-        raise Invalid(
-            f"{uri} has {info.size_bytes} bytes; {LARGEST_FILE_BYTES} are the most. Take a sample."
-        )
+        raise Invalid(f"{uri} has {info.size_bytes} bytes; {LARGEST_FILE_BYTES} are the most. Take a sample.")
     content = b"".join([piece async for piece in body])
     try:
         return content.decode("utf-8-sig")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clary.resources.resource import Key, Resource
-from clary.services.clary.costs import seconds_of
+from clary.services.clary.costs import retained_seconds, seconds_of
 
 
 def job(**status: Any) -> Resource:
@@ -45,6 +45,13 @@ def test_a_running_job_is_counted_up_to_now_without_what_lay_between_its_attempt
     )
     running = job(SecondaryStatusTransitions=found, TrainingStartTime=10.0)
     assert seconds_of(running, 130.0) == (70, 120)
+
+
+def test_machines_that_are_kept_for_the_next_job_are_billed() -> None:
+    assert retained_seconds(job(WarmPoolStatus={"Status": "InUse"})) == 0
+    assert retained_seconds(job(WarmPoolStatus=None)) == 0
+    kept = {"Status": "Terminated", "ResourceRetainedBillableTimeInSeconds": 40}
+    assert retained_seconds(job(WarmPoolStatus=kept)) == 40
 
 
 def test_what_the_description_says_of_an_ended_job_counts() -> None:
