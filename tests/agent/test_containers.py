@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clary.agent.runtimes import api_access
+from clary.agent.runtimes import api_access, docker
 from clary.agent.runtimes.api_access import ApiAccess
 from clary.agent.runtimes.container import (
     CannotContain,
@@ -105,6 +105,15 @@ def test_an_engine_far_away_or_behind_a_closed_door_is_refused(tmp_path: Path) -
         Engine.connect(f"unix://{tmp_path}/none.sock")
     with pytest.raises(CannotContain, match="no container engine answers"):
         Engine.connect("nonsense://x")
+
+
+def test_an_engine_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "_PING_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        with pytest.raises(CannotContain, match=r"no container engine answers.*timed out"):
+            Engine.connect(f"unix://{tmp_path}/s")
 
 
 def test_something_that_is_no_engine_is_named(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from clary.resources.task import Connection
 TASK_LABEL = "ai.clary.task"
 TASKS_LABEL = "ai.clary.tasks"  # the folder of tasks: which Clary it belongs to
 LONGEST_PULL_SECONDS = 6 * 3600.0
+_PING_SECONDS = 15.0  # for an engine to show that it is there
 _ENGINE_SECONDS = 60.0  # for one answer of the engine
 _SIGNAL_SECONDS = 10.0
 _AWAY_SECONDS = 30.0  # how long an engine may be away while a container runs
@@ -79,9 +80,10 @@ class Engine:
         try:
             given = docker.utils.kwargs_from_env({**os.environ, "DOCKER_HOST": address})
             given["timeout"] = _ENGINE_SECONDS
-            with contextlib.closing(docker.APIClient(**given)) as any_version:
+            newest = docker.constants.DEFAULT_DOCKER_API_VERSION
+            with contextlib.closing(docker.APIClient(**given, version=newest)) as any_version:
                 # The SDK's own way of asking has the engine start other programs first.
-                reply = any_version.get(f"{any_version.base_url}/_ping")
+                reply = any_version.get(f"{any_version.base_url}/_ping", timeout=_PING_SECONDS)
             version = reply.headers.get("Api-Version") if reply.ok else None
             return cls(docker.APIClient(**given, version=version or "auto"), address)
         except (docker.errors.DockerException, OSError, ValueError) as error:
