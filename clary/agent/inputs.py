@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,9 +25,9 @@ from clary.agent.channels.channel import (
     name_channel,
 )
 from clary.agent.channels.files import Planned, copy, link, link_one, plan
-from clary.agent.channels.objects import Found, ObjectFinder, ask_server, check_names
+from clary.agent.channels.objects import Ask, Found, ObjectFinder, ask_server, check_names
 from clary.agent.channels.pipe import ChannelPipe
-from clary.agent.channels.stream import Stretch, Stretches
+from clary.agent.channels.stream import Stretch
 from clary.agent.failure import TaskFailed
 from clary.agent.limits import Violation, size_text
 from clary.agent.runtimes.container import ContainerProgram
@@ -54,6 +55,7 @@ class Inputs:
     data: Path
     scratch: Path
     transfer: Callable[[Callable[[], bool]], S3Transfer]
+    ask: Callable[[S3Transfer], Ask]
 
     def seen_by(self, program: _Seeing) -> _Seeing:
         """``program`` with the directories that channels are."""
@@ -70,9 +72,8 @@ class Inputs:
         running: list[ChannelPipe] = []
         try:
             for planned in self.pipes:
-                running.append(
-                    ChannelPipe(planned.channel, self.data, self.scratch, planned.stretches, transfer)
-                )
+                stretches = partial(planned.stretches, self.ask(transfer))
+                running.append(ChannelPipe(planned.channel, self.data, self.scratch, stretches, transfer))
             yield lambda watch: _PipeWatch(running, watch)
         finally:
             over = True
@@ -83,7 +84,7 @@ class Inputs:
 @dataclass(frozen=True)
 class _PlannedPipe:
     channel: Channel
-    stretches: Stretches
+    stretches: Callable[[Ask, int], Iterator[Stretch]]  # of an epoch
 
 
 class _PipeWatch:
@@ -127,7 +128,12 @@ def bring_channels(
     except TaskFailed as error:
         raise _download_failed(error) from error
     return Inputs(
-        tuple(brought.mounts), tuple(brought.pipes), brought.data, brought.scratch, brought.transfer
+        mounts=tuple(brought.mounts),
+        pipes=tuple(brought.pipes),
+        data=brought.data,
+        scratch=brought.scratch,
+        transfer=brought.transfer,
+        ask=brought.ask,
     )
 
 
@@ -141,8 +147,7 @@ class _Bringing:
         self._shielded = shielded
         self._work = work
         self._incoming = incoming
-        ask = ask_server(around.spec.connection, around.spec.id, incoming.patience)
-        self._finder = ObjectFinder(incoming, ask)
+        self._finder = ObjectFinder(incoming, self.ask(incoming))
         self._files: list[Planned] = []
         self._linked_bytes = 0
         self._said_at = 0.0
@@ -156,6 +161,10 @@ class _Bringing:
         """A transfer that gives up for a reason of its own."""
         clients = self._around.clients
         return S3Transfer(clients, Patience(clients.credentials, abandoned=abandoned), abandoned)
+
+    def ask(self, transfer: S3Transfer) -> Ask:
+        """Asks the server which objects lie on this machine, as patiently as ``transfer``."""
+        return ask_server(self._around.spec.connection, self._around.spec.id, transfer.patience)
 
     def prepare(self, channel: Channel) -> None:
         """Find a channel's objects and link what can be linked; what has to be downloaded is noted."""
@@ -231,7 +240,7 @@ class _Bringing:
                 _PlannedPipe(
                     # What is compressed is the manifest, not what it refers to.
                     replace(channel, compressed=False),
-                    lambda epoch: manifest.stretches(channel.part(len(manifest), work.host, epoch)),
+                    lambda ask, epoch: manifest.stretches(channel.part(len(manifest), work.host, epoch), ask),
                 )
             )
             return
@@ -241,7 +250,7 @@ class _Bringing:
         self.pipes.append(
             _PlannedPipe(
                 channel,
-                lambda epoch: (objects[index] for index in channel.part(len(objects), host, epoch)),
+                lambda _, epoch: (objects[index] for index in channel.part(len(objects), host, epoch)),
             )
         )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import random
+import select
 import struct
 import threading
 import time
@@ -16,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from clary.agent.channels import augmented, stream
 from clary.agent.channels import pipe as pipe_module
-from clary.agent.channels import stream
+from clary.agent.channels.objects import Found
 from clary.agent.failure import TaskFailed
 from clary.agent.inputs import bring_channels
 from clary.agent.limits import Violation
+from clary.agent.s3_transfer import S3Location
 from clary.agent.watch import Watch
 from clary.resources.task import TrainingWork
 from clary.testing.agent_surroundings import agent_surroundings
@@ -74,7 +78,20 @@ def read(data: Path, name: str, epoch: int = 0) -> bytes:
     while not fifo.exists():
         assert time.monotonic() < deadline, f"{fifo} never came"
         time.sleep(0.002)
-    return fifo.read_bytes()
+    content = b""
+    descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while True:
+            events = poll.poll(LIMIT_SECONDS * 1000)
+            assert events, f"nothing comes from {fifo} after {len(content)} bytes"
+            if block := os.read(descriptor, 1 << 20):
+                content += block
+            elif events[0][1] & select.POLLHUP:
+                return content
+    finally:
+        os.close(descriptor)
 
 
 def records(content: bytes) -> list[bytes]:
@@ -199,7 +216,8 @@ def test_each_object_becomes_one_record(tmp_path: Path, monkeypatch: pytest.Monk
             assert records(read(data, "packed")) == contents
 
 
-def test_an_augmented_manifest_sends_attributes_in_their_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("local", [False, True])
+def test_an_augmented_manifest_sends_attributes_in_their_order(tmp_path: Path, local: bool) -> None:
     image = os.urandom(9_000_001)  # larger than a piece
     lines = [
         {"source-ref": "s3://b/images/1", "label": 1, "name": "ä", "ignored": [1]},
@@ -213,11 +231,15 @@ def test_an_augmented_manifest_sends_attributes_in_their_order(tmp_path: Path) -
         wrapped = piped("wrapped", "s3://b/m", source, RecordWrapperType="RecordIO")
         packed = piped("packed", "s3://b/m.gz", source, RecordWrapperType="RecordIO", CompressionType="Gzip")
         bare = piped("bare", "s3://b/m", source)
+        if local:
+            world.files = tmp_path / "files"
+            world.files.mkdir()
         with piping(world, tmp_path, wrapped, packed, bare) as (data, _):
             for epoch in range(2):
                 assert records(read(data, "wrapped", epoch)) == expected
             assert records(read(data, "packed")) == expected
             assert read(data, "bare") == b"".join(expected)
+            assert any(request == "GET /b/images/1" for request in world.requests) != local
 
 
 def test_a_manifest_is_read_in_its_order_and_lies_beside_the_pipe(tmp_path: Path) -> None:
@@ -422,3 +444,34 @@ def test_a_pass_goes_on_when_the_server_comes_back(tmp_path: Path, monkeypatch: 
             back.join()
             assert beginning + rest == b"".join(objects.values())
             assert watch.look() is None
+
+
+def test_an_object_that_left_this_machine_meanwhile_is_fetched(tmp_path: Path) -> None:
+    source = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a-ref"]}
+    with AgentWorld() as world, pytest.MonkeyPatch.context() as patch:
+        world.files = tmp_path / "files"
+        world.files.mkdir()
+        world.objects["b"] = {"m": b'{"a-ref": "s3://b/image"}\n', "image": b"image"}
+        found = Found("image", S3Location("b", "image"), 5, f'"{hashlib.md5(b"image").hexdigest()}"', "/gone")
+        patch.setattr(augmented, "look_up", lambda *_: {found.location: found})
+        with piping(world, tmp_path, piped("train", "s3://b/m", source)) as (data, _):
+            assert read(data, "train") == b"image"
+
+
+def test_what_comes_before_a_bad_line_is_sent(tmp_path: Path) -> None:
+    source = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}
+    with AgentWorld() as world:
+        world.objects["b"] = {"m": b'{"a": "good"}\n{"a": "better"}\nbad\n'}
+        with (
+            piping(world, tmp_path, piped("train", "s3://b/m", source)) as (data, watch),
+            (data / "train_0").open("rb", buffering=0) as fifo,
+        ):
+            received = b""
+            while len(received) < 10:
+                received += fifo.read(100)
+            assert received == b"goodbetter"
+            deadline = time.monotonic() + LIMIT_SECONDS
+            while (violation := watch.look()) is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            assert "record 3 of s3://b/m is not JSON" in violation.reason

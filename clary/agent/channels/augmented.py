@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from clary.agent.channels.channel import Channel, S3Source
 from clary.agent.channels.encoding import Gunzip
+from clary.agent.channels.objects import Ask, Found, look_up
 from clary.agent.channels.stream import Stretch
 from clary.agent.failure import TaskFailed
 from clary.agent.s3_transfer import Download, S3Transfer, disk_trouble, s3_location
@@ -22,6 +24,7 @@ MOST_LINES = 50_000_000
 LONGEST_LINE_BYTES = 8 * 1024 * 1024
 REFERENCE = "-ref"  # ends the names of attributes that say where the data is
 _BLOCK_BYTES = 1 << 20
+_LINES_AT_ONCE = 256
 
 
 class AugmentedManifest:
@@ -36,11 +39,27 @@ class AugmentedManifest:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def stretches(self, order: Sequence[int]) -> Iterator[Stretch]:
-        """The attributes of the lines that ``order`` names. Raises `TaskFailed` naming a bad line."""
+    def stretches(self, order: Sequence[int], ask: Ask) -> Iterator[Stretch]:
+        """The attributes of the lines that ``order`` names; ``ask`` says which objects lie on this machine.
+
+        Raises `TaskFailed` naming a bad line.
+        """
         with self._path.open("rb") as file:
-            for number in order:
-                yield from self._attributes(self._line(file, number), number)
+            for start in range(0, len(order), _LINES_AT_ONCE):
+                some: list[Stretch] = []
+                failed: TaskFailed | None = None
+                for number in order[start : start + _LINES_AT_ONCE]:
+                    try:
+                        some += self._attributes(self._line(file, number), number)
+                    except TaskFailed as error:
+                        failed = error
+                        break
+                known = look_up(ask, (each.location for each in some if each.location))
+                for each in some:
+                    found = known.get(each.location) if each.location else None
+                    yield each if found is None else _at_hand(each, found)
+                if failed:
+                    raise failed  # only after what comes before the bad line
 
     def _line(self, file: BinaryIO, number: int) -> dict[str, object]:
         file.seek(self._starts[number])
@@ -80,6 +99,10 @@ class AugmentedManifest:
             f"ClientError: {self._where(number)} {what} (channel {self._channel.name!r}). Mend the augmented "
             "manifest or the channel."
         )
+
+
+def _at_hand(stretch: Stretch, found: Found) -> Stretch:
+    return replace(stretch, size_bytes=found.size_bytes, etag=found.etag, path=found.path)
 
 
 def bring(channel: Channel, source: S3Source, path: Path, transfer: S3Transfer) -> AugmentedManifest:

@@ -12,7 +12,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -147,6 +147,22 @@ class ObjectFinder:
                     for name, location in some:
                         size, etag, path = known[location.key]
                         yield Found(name, location, size, etag, path or "")
+
+
+def look_up(ask: Ask, locations: Iterable[S3Location]) -> dict[S3Location, Found]:
+    """Those of ``locations`` that the server says lie on this machine."""
+    keys: dict[str, list[str]] = {}
+    for location in dict.fromkeys(locations):
+        keys.setdefault(location.bucket, []).append(location.key)
+    found = {}
+    for bucket, wanted in keys.items():
+        for start in range(0, len(wanted), _ASKED_AT_ONCE):
+            answer = ask({"bucket": bucket, "keys": wanted[start : start + _ASKED_AT_ONCE]})
+            for key, size, etag, path in answer["objects"] if answer else ():
+                if path:
+                    location = S3Location(bucket, key)
+                    found[location] = Found(key, location, size, etag, path)
+    return found
 
 
 def manifest_entries(text: bytes, uri: str) -> list[tuple[str, S3Location]]:

@@ -81,12 +81,23 @@ class ReadAhead:
     def pieces(self, stretches: Iterable[Stretch]) -> Iterator[Piece]:
         """All bytes of ``stretches``, in order. Raises `TaskFailed`, and `TaskStopped` once it is closed."""
         window: deque[_Fetched] = deque()
-        for wanted in _ranges(stretches):
+        ranges = _ranges(stretches)
+        failure: TaskFailed | None = None
+        while True:
+            try:
+                wanted = next(ranges, None)
+            except TaskFailed as error:
+                failure = error  # what was ordered before comes first
+                break
+            if wanted is None:
+                break
             window.append(self._order(wanted))
             if len(window) > AHEAD:
                 yield from self._delivered(window.popleft())
         while window:
             yield from self._delivered(window.popleft())
+        if failure:
+            raise failure
 
     def close(self) -> None:
         """Let the threads go; whoever waits for a piece hears `TaskStopped`."""
@@ -138,8 +149,9 @@ class ReadAhead:
     def _fetch(self, fetched: _Fetched) -> None:
         wanted, stretch = fetched.wanted, fetched.wanted.stretch
         assert stretch.location is not None
-        if stretch.path:
-            fetched.data = _read_file(stretch, wanted.start, wanted.end)
+        data = _read_file(stretch, wanted.start, wanted.end) if stretch.path else None
+        if data is not None:
+            fetched.data = data
         elif wanted.end >= 0:
             fetched.data = self._transfer.get(stretch.location, wanted.start, wanted.end, stretch.etag)
         else:
@@ -159,8 +171,12 @@ def _ranges(stretches: Iterable[Stretch]) -> Iterator[_Range]:
                 yield _Range(stretch, start, min(start + PIECE_BYTES, stretch.size_bytes))
 
 
-def _read_file(stretch: Stretch, start: int, end: int) -> bytes:
-    descriptor = os.open(stretch.path, os.O_RDONLY | os.O_CLOEXEC)
+def _read_file(stretch: Stretch, start: int, end: int) -> bytes | None:
+    """Bytes of the file that holds the object; ``None`` if it is gone, and with it this version."""
+    try:
+        descriptor = os.open(stretch.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
     try:
         data = os.pread(descriptor, end - start, start)
     finally:
