@@ -182,6 +182,11 @@ class AlgorithmSpec:
                 found[name] = value.strip()
         return found
 
+    def complete(self, values: Mapping[str, str]) -> dict[str, str]:
+        """``values``, resolved, and the defaults of what they leave out."""
+        defaults = {each.name: each.default for each in self.hyperparameters if each.default is not None}
+        return {**defaults, **self.resolve(values)}
+
 
 @functools.cache
 def specs() -> Sequence[AlgorithmSpec]:

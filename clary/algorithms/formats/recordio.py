@@ -373,6 +373,26 @@ def _field(number: int, payload: bytes) -> bytes:
     return _varint(number << 3 | _BYTES) + _varint(len(payload)) + payload
 
 
+def write_uniform(features: Mapping[str, Array], labels: Mapping[str, Array]) -> bytes:
+    """A file of a record a row, written at once; every array is (rows,) or (rows, numbers) of float32 or
+    float64, and all have as many rows."""
+    pieces: list[Array] = []
+    for number, columns in ((1, features), (2, labels)):
+        for key, column in columns.items():
+            values = numpy.ascontiguousarray(column[:, None] if column.ndim == 1 else column)
+            packed = numpy.frombuffer(values.tobytes(), numpy.uint8).reshape(len(values), -1)
+            # All rows begin as a row of zeros does.
+            sample = write_record({key: Tensor(values[0] * 0)}, {}) if len(values) else b""
+            sample = _varint(number << 3 | _BYTES) + sample[1:]
+            head = numpy.frombuffer(sample[: len(sample) - packed.shape[1]], numpy.uint8)
+            pieces += [numpy.broadcast_to(head, (len(values), len(head))), packed]
+    length = sum(piece.shape[1] for piece in pieces)
+    rows = len(pieces[0])
+    frame = numpy.frombuffer(struct.pack("<II", MAGIC, length), numpy.uint8)
+    padding = numpy.zeros((rows, -length % 4), numpy.uint8)
+    return numpy.hstack([numpy.broadcast_to(frame, (rows, 8)), *pieces, padding]).tobytes()
+
+
 def score_records(rows: Sequence[Mapping[str, Array]]) -> bytes:
     """A reply: a record a row, results under label keys."""
     return b"".join(

@@ -1,0 +1,1 @@
+"""K-Means: centres found in a stream, many more than asked for, and then shrunk to the asked number."""
