@@ -21,9 +21,11 @@ from typing import NoReturn
 
 from clary.agent import agent
 from clary.agent.aws import clients_for, warm_up
+from clary.agent.runtimes import docker
 from clary.agent.runtimes.channel import ChannelBroken, receive_message, send_message
 from clary.agent.surroundings import AgentSettings
 from clary.algorithms import algorithm
+from clary.resources.container_record import records_folder
 from clary.resources.task_folder import TaskFolder, write_document
 
 
@@ -61,6 +63,7 @@ class _AgentForkServer:
                         with contextlib.suppress(BlockingIOError):
                             waker.recv(4096)
                         self._reap()
+                        self._prepare_for_containers()
                     else:
                         order, _ = receive_message(self._channel)
                         if "task" in order:
@@ -98,6 +101,12 @@ class _AgentForkServer:
         """Make clients for the server that the next agents will likely use."""
         with contextlib.suppress(Exception):
             clients_for(order["endpoint_url"], order["region"])
+        self._prepare_for_containers()
+
+    def _prepare_for_containers(self) -> None:
+        """Load the engine's SDK, where containers are run at all, so that forked agents have it."""
+        if records_folder(Path(self._settings.tasks)).is_dir():
+            docker.load_sdk()
 
 
 def _become_agent(task: Path, settings: AgentSettings) -> NoReturn:

@@ -1,13 +1,14 @@
 """The runtime for what the user brings: containers of a Docker engine, or of Podman, which speaks the same.
 
-The only module that knows the engine's SDK, which is loaded when a task has a container and not before: it
-takes a tenth of a second and 20 MB.
+The only module, with `docker_network`, that knows the engine's SDK. That is loaded where a task has a
+container and not before: it takes a tenth of a second and 20 MB.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 import queue
 import resource
@@ -57,6 +58,12 @@ _HOW_TO_START = (
     "Start Docker or Podman (systemctl start docker), or name the engine's address in DOCKER_HOST or the "
     "setting 'docker_host'."
 )
+
+
+def load_sdk() -> None:
+    """Load the SDK ahead of its use, if it is installed."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("docker")
 
 
 class Engine:
