@@ -3,8 +3,8 @@
 Never in an AWS shape: there a price would be taken for a bill. AWS bills each instance by the second for the
 time from the download of the data to the end of the upload, and for what it is kept in a warm pool; waiting
 and what lies between an interruption and the next attempt are free. The price is the on-demand one of that
-time: what spot machines cost changes by the hour, and no table could tell it. The saving by spot is what AWS's
-description says of a job, the share of its time that is not billed.
+time: what spot machines cost changes by the hour, and no table could tell it. The saving by spot is what
+AWS's description says of a job, the share of its time that is not billed.
 """
 
 from __future__ import annotations
