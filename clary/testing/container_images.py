@@ -7,9 +7,11 @@ image with files of a test's own is one layer on it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -84,17 +86,22 @@ class Images:
         tag = digest.hexdigest()[:16]
         repository = f"{self._prefix}{REPOSITORY}"
         name = f"{repository}:{tag}"
-        if not self._has(name):
-            with tempfile.TemporaryFile() as file:
-                with tarfile.open(fileobj=file, mode="w") as archive:
-                    _pack(contents, archive)
-                file.seek(0)
-                reply = self._api.import_image_from_data(file, changes=[f"ENV {_PATH}"])
-            # Engines differ in what they make of names while importing.
-            made = json.loads(reply.strip().splitlines()[-1])["status"]
-            self._api.tag(made, repository, tag)
+        with Path(tempfile.gettempdir(), f"{REPOSITORY}-{os.getuid()}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run at the same time make it once
+            if not self._has(name):
+                self._make_base(contents, repository, tag)
         self._base = name
         return name
+
+    def _make_base(self, contents: Sequence[tuple[Path, str]], repository: str, tag: str) -> None:
+        with tempfile.TemporaryFile() as file:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                _pack(contents, archive)
+            file.seek(0)
+            reply = self._api.import_image_from_data(file, changes=[f"ENV {_PATH}"])
+        # Engines differ in what they make of names while importing.
+        made = json.loads(reply.strip().splitlines()[-1])["status"]
+        self._api.tag(made, repository, tag)
 
     def make(
         self,
