@@ -18,7 +18,6 @@ from clary.algorithms.collective import Collective
 from clary.algorithms.faults import ClientError, NothingTrained
 from clary.algorithms.first_party import chosen_names
 from clary.algorithms.formats.ndarrays import write_arrays
-from clary.algorithms.formats.streams import NoData
 from clary.algorithms.job import Job
 from clary.algorithms.kmeans.clustering import (
     STARTS,
@@ -33,8 +32,9 @@ from clary.algorithms.kmeans.clustering import (
 from clary.algorithms.kmeans.spec import MODEL_NAME, SPEC
 from clary.algorithms.kmeans.stream import StreamCentres, candidates
 from clary.algorithms.log_lines import LogLines
-from clary.algorithms.records import Batch, Features, read_batches
+from clary.algorithms.records import Batch, Features
 from clary.algorithms.sampling import RowSample
+from clary.algorithms.shares import batches_to_score, own_batches
 
 SEED = 20_171_129
 AUTO_FACTOR = 10
@@ -152,15 +152,15 @@ class _Training:
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """This host's batches. Before the first one the hosts choose the stream's first centres together."""
-        batches = read_batches(
-            self._job, "train", rows=self._plan.batch_rows, width=self._plan.width, epoch=epoch
+        batches = own_batches(
+            self._job,
+            self._hosts,
+            "train",
+            rows=self._plan.batch_rows,
+            width=self._plan.width,
+            epoch=epoch,
         )
-        try:
-            first = next(batches, None)
-        except NoData:
-            if self._hosts.size == 1:
-                raise
-            first = None
+        first = next(batches, None)
         if epoch == 0:
             self._start(first)
         if first is not None:
@@ -245,17 +245,12 @@ def _score_test(job: Job, plan: Plan, hosts: Collective, lines: LogLines, centre
         lines.say("Test data is not provided.")
         return
     said = numpy.zeros(2)
-    # Where every host has all of it, the first one's word is enough.
-    if hosts.rank == 0 or job.input_config["test"].get("S3DistributionType") == "ShardedByS3Key":
-        try:
-            for batch in read_batches(job, "test", rows=plan.batch_rows, width=plan.width):
-                chosen, _ = nearest(batch.features, centres)
-                said += exact_distances(batch.features, centres, chosen).sum(), len(batch)
-        except NoData:
-            if hosts.size == 1:
-                raise
-        except NothingTrained:
-            lines.say("Told to stop: the test channel is not scored")
+    try:
+        for batch in batches_to_score(job, hosts, "test", rows=plan.batch_rows, width=plan.width):
+            chosen, _ = nearest(batch.features, centres)
+            said += exact_distances(batch.features, centres, chosen).sum(), len(batch)
+    except NothingTrained:
+        lines.say("Told to stop: the test channel is not scored")
     loss, count = hosts.total(said)
     if count:
         _tell(lines, "test", plan.metrics, float(loss), int(count))

@@ -1,0 +1,1 @@
+"""Principal components of a stream of records, in one pass."""
