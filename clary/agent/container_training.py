@@ -27,6 +27,10 @@ from clary.resources.task import TrainingWork
 
 ML = "/opt/ml"
 _READ_ONLY = "input"
+_NO_API = (
+    "Programs in the container do not reach Clary's API: the engine's bridge is not on this machine, as with "
+    "Docker Desktop and rootless engines."
+)
 
 
 def container_program(
@@ -90,6 +94,8 @@ def running_container(
     with _refusals(), _engine(around) as engine:
         running = engine.run(program, around.spec.connection, Path(around.settings.tasks))
         try:
+            if program.network and not running.reaches_api:
+                around.say(_NO_API)
             yield running, ContainerWatch(running, limits, volume)
         finally:
             running.close()

@@ -177,6 +177,14 @@ def test_requests_pass_to_the_api_and_back(access: tuple[ApiAccess, AgentWorld])
     assert fetch(made.environment()["AWS_ENDPOINT_URL"] + "/bucket/large") == world.objects["bucket"]["large"]
 
 
+def test_a_gateway_that_is_another_machines_is_known(access: tuple[ApiAccess, AgentWorld]) -> None:
+    made, world = access
+    assert made.at_hand
+    elsewhere = ApiAccess("192.0.2.99", world.connection)
+    assert not elsewhere.at_hand
+    elsewhere.close()
+
+
 def test_others_than_the_container_are_turned_away(access: tuple[ApiAccess, AgentWorld]) -> None:
     made, world = access
     made.admit("127.0.0.2")

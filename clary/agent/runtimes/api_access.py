@@ -72,6 +72,16 @@ class ApiAccess:
             "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5",
         }
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether the gateway, now that a container runs, is this machine; it may be a virtual one."""
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+            try:
+                probe.bind((self._gateway, 0))
+            except OSError:
+                return False
+        return True
+
     def admit(self, address: str) -> None:
         """Only connections from ``address`` are served, from now on."""
         self._peer = address

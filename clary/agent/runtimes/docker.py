@@ -413,6 +413,11 @@ class RunningContainer:
         return Ending(exit_code=int(self._state.get("ExitCode") or 0))
 
     @property
+    def reaches_api(self) -> bool:
+        """Whether programs in the container have a way to Clary's API."""
+        return self._access is not None and self._access.at_hand
+
+    @property
     def out_of_memory(self) -> bool:
         """Whether the kernel killed anything in the container for using more memory than its limit."""
         return bool(self._state and self._state.get("OOMKilled"))
