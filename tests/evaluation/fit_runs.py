@@ -338,7 +338,7 @@ def too_short() -> Iterator[Run]:
         (wine(21), 12, 0.06),
         (moons(22), 25, 0.03),
     ):
-        yield _boosted(UNDERFITTING, data, rounds, eta=eta, better=boost(data, 200, eta=0.1)[2])
+        yield _boosted(UNDERFITTING, data, rounds, eta=eta, better=boost(data, 50, eta=0.2)[2])
     for data, epochs, step in (
         (digits(4), 10, 0.002),
         (mixture(5), 8, 0.002),
@@ -346,7 +346,7 @@ def too_short() -> Iterator[Run]:
         (digits(23), 14, 0.001),
     ):
         yield _network(
-            UNDERFITTING, data, epochs, (50,), step=step, better=net(data, 60, (50,), step=0.05)[2]
+            UNDERFITTING, data, epochs, (50,), step=step, better=net(data, 25, (50,), step=0.05)[2]
         )
     for data, rounds, step in (
         (friedman(7), 25, 0.02),
@@ -360,7 +360,7 @@ def too_short() -> Iterator[Run]:
             f"boosted trees on {data.name}, {rounds} rounds, step {step}",
             "mse",
             trees(data, rounds, step=step),
-            better=min(trees(data, 200, step=0.1)[2]),
+            better=min(trees(data, 60, step=0.2)[2]),
         )
 
 
@@ -404,7 +404,7 @@ def too_large_a_step() -> Iterator[Run]:
             f"boosted trees on {data.name}, 60 rounds, step {step}",
             "mse",
             trees(data, 60, step=step),
-            better=min(trees(data, 60, step=0.1)[2]),
+            better=min(trees(data, 25, step=0.2)[2]),
         )
     for data, eta in (
         (friedman(4), 2.4),
@@ -427,7 +427,7 @@ def too_large_a_step() -> Iterator[Run]:
             (60,),
             step=step,
             activation="relu",
-            better=net(data, 40, (60,), step=0.01)[2],
+            better=net(data, 15, (60,), step=0.01)[2],
         )
     for data, step in (
         (cancer(10), 300.0),
@@ -435,7 +435,7 @@ def too_large_a_step() -> Iterator[Run]:
         (mixture(12, train_rows=400), 200.0),
         (wine(26), 500.0),
     ):
-        yield _line(DIVERGING, data, 40, step=step, better=linear(data, 40, step=0.003)[2])
+        yield _line(DIVERGING, data, 40, step=step, better=linear(data, 15, step=0.003)[2])
     for data, step in (
         (digits(13, train_rows=400), 3.0),
         (digits(14, train_rows=400), 4.0),
@@ -449,7 +449,7 @@ def too_large_a_step() -> Iterator[Run]:
             (60, 60),
             step=step,
             activation="tanh",
-            better=net(data, 30, (60,), step=0.05)[2],
+            better=net(data, 15, (60,), step=0.05)[2],
         )
 
 
@@ -527,7 +527,7 @@ def well_made() -> Iterator[Run]:
             f"boosted trees on {data.name}, 180 rounds, step 0.1",
             "mse",
             trees(data, 180, step=0.1),
-            better=min(trees(data, 400, step=0.1)[2]),
+            better=min(trees(data, 250, step=0.1)[2]),
         )
 
 
