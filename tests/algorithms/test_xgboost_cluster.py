@@ -13,6 +13,8 @@ import xgboost
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.metrics import accuracy_score, average_precision_score, mean_squared_error, roc_auc_score
 
+from clary.algorithms.xgboost.train import train
+
 CsvBytes = Callable[[object], bytes]
 pytestmark = pytest.mark.slow
 
@@ -53,6 +55,11 @@ def train_on(
     folders = cluster(count)
     place(folders.hosts, "train", inside, csv_bytes, S3DistributionType="ShardedByS3Key")
     place(folders.hosts, "validation", outside, csv_bytes, S3DistributionType="ShardedByS3Key")
+    if count == 1:  # which needs no program of its own
+        job = folders.first.job(nthread=1, **hyperparameters)
+        job.model.mkdir(parents=True)
+        train(job)
+        return folders, []
     ends = folders.run(**hyperparameters)
     assert [code for code, _, _ in ends] == [0] * count, [err for _, _, err in ends]
     return folders, ends
@@ -138,10 +145,9 @@ def test_only_the_first_host_writes_the_model_and_checkpoints(cluster: Any, csv_
 @pytest.mark.parametrize(
     "hyperparameters",
     [
-        {},
+        # With a host that trains on nothing, the library would build other trees on each host.
         {"booster": "dart", "rate_drop": "0.3", "subsample": "0.8", "colsample_bytree": "0.5"},
-        {"objective": "reg:absoluteerror"},
-        {"grow_policy": "lossguide", "max_leaves": "12", "num_parallel_tree": "2", "subsample": "0.7"},
+        {"objective": "reg:absoluteerror", "grow_policy": "lossguide", "max_leaves": "12"},
     ],
 )
 def test_a_host_without_rows_is_left_out(
