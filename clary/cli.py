@@ -1,8 +1,9 @@
 """The command line. A command is a module of `clary.commands`, found by its being there.
 
 A command's module has ``HELP``, ``add_arguments(parser)`` and ``run(settings, options)``, which gives the
-exit code; what it needs besides is imported when it runs, so that every command starts at once. Commands
-other than ``up`` talk to the server that runs on the data folder, or say that none does.
+exit code; what it needs besides is imported when it runs, so that every command starts at once. ``options``
+has, besides its arguments, ``command_line``: what the user wrote behind ``--``. Commands other than ``up`` talk
+to the server that runs on the data folder, or say that none does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from clary.settings import Settings, load_settings
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``clary`` command."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # What follows a "--" is another program's command line, of which nothing is ours.
+    end = given.index("--") if "--" in given else len(given)
+    options = parser().parse_args(given[:end])
+    options.command_line = given[end + 1 :]
     try:
         settings = load_settings(
             {name: getattr(options, name, None) for name in ("data", "host", "port", "log_level")}

@@ -13,14 +13,14 @@ HELP = "run one command against Clary: clary run -- COMMAND"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    parser.epilog = "The command stands behind --, with its own options."
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     from clary.clients.environment import client_environment
     from clary.running_server import running_server
 
-    command = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    command = options.command_line
     if not command:
         print("clary run: name a command: clary run -- python train.py", file=sys.stderr)
         return 2

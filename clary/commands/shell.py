@@ -26,27 +26,17 @@ HELP = "a shell, or a command, inside a running job: clary shell JOB [-- COMMAND
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="", help="the host to enter (default: the first, algo-1)")
     parser.add_argument("job", metavar="JOB", help="the name of a running training job")
-    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    parser.epilog = "A command to run instead of a shell stands behind --, with its own options."
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     from clary.agent.runtimes.enter import CannotEnter
 
-    host, argv = _after_job(options.host, options.argv)
     try:
-        return _enter(settings, options.job, host, argv)
+        return _enter(settings, options.job, options.host, options.command_line)
     except CannotEnter as error:
         print(f"clary shell: {error}", file=sys.stderr)
         return 1
-
-
-def _after_job(host: str, argv: list[str]) -> tuple[str, list[str]]:
-    """``--host`` may stand behind the job too; the command begins after ``--``."""
-    if argv[:1] == ["--host"] and len(argv) > 1:
-        host, argv = argv[1], argv[2:]
-    elif argv and argv[0].startswith("--host="):
-        host, argv = argv[0].removeprefix("--host="), argv[1:]
-    return host, argv[1:] if argv[:1] == ["--"] else argv
 
 
 def _enter(settings: Settings, job: str, host: str, argv: list[str]) -> int:
