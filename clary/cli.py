@@ -2,8 +2,8 @@
 
 A command's module has ``HELP``, ``add_arguments(parser)`` and ``run(settings, options)``, which gives the
 exit code; what it needs besides is imported when it runs, so that every command starts at once. ``options``
-has, besides its arguments, ``command_line``: what the user wrote behind ``--``. Commands other than ``up`` talk
-to the server that runs on the data folder, or say that none does.
+has, besides its arguments, ``command_line``: what the user wrote behind ``--``. Commands other than ``up``
+talk to the server that runs on the data folder, or say that none does.
 """
 
 from __future__ import annotations
