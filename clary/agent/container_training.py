@@ -45,7 +45,7 @@ def container_program(
     arguments = tuple(str(word) for word in algorithm.get("ContainerArguments") or ())
     if not entrypoint and not arguments:
         arguments = ("train",)
-    with _refusals(), _engine(around) as engine:
+    with _refusals(image), _engine(around) as engine:
         try:
             image_id = engine.find_image(
                 image,
@@ -91,7 +91,7 @@ def running_container(
     """Run ``program`` while the context lasts; the watch over it. Raises `TaskFailed`."""
     _open_to_anybody(program.ml)
     sandbox.make_scratch_folders(program.ml)
-    with _refusals(), _engine(around) as engine:
+    with _refusals(program.image), _engine(around) as engine:
         running = engine.run(program, around.spec.connection, Path(around.settings.tasks))
         try:
             if program.network and not running.reaches_api:
@@ -128,13 +128,14 @@ def _engine(around: Surroundings) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What an engine cannot do is how the task fails."""
+def _refusals(image: str) -> Iterator[None]:
+    """What an engine cannot do is how the task fails; the reason names the image."""
     try:
         yield
     except CannotContain as error:
         prefix = "ClientError" if error.callers else "InternalServerError"
-        raise TaskFailed(f"{prefix}: {error}") from error
+        reason = str(error) if image in str(error) else f"the image {image} cannot be run: {error}"
+        raise TaskFailed(f"{prefix}: {reason}") from error
 
 
 def _open_to_anybody(ml: Path) -> None:

@@ -501,8 +501,6 @@ def test_ids_that_are_no_plain_names_are_refused(tmp_path: Path) -> None:
             "S3DataType": "S3Prefix", "S3Uri": "s3://nowhere/x"}}}]}, ["NoSuchBucket", "s3://nowhere/x"]),
         ({"InputDataConfig": [{"ChannelName": "a", "DataSource": {"S3DataSource": {
             "S3DataType": "S3Prefix", "S3Uri": "s3://bucket/none/"}}}]}, ["s3://bucket/none/", "no files"]),
-        ({"AlgorithmSpecification": {"TrainingImage": "me/mine:1", "TrainingInputMode": "File"}},
-         ["me/mine:1", "not offered"]),
         ({"OutputDataConfig": {"S3OutputPath": "s3://nowhere/out"}}, ["NoSuchBucket", "s3://nowhere/out"]),
     ],
 )  # fmt: skip

@@ -170,7 +170,10 @@ def test_an_engine_that_is_down_is_named(yard: Yard) -> None:
         async with yard.open(docker_host=f"unix://{yard.data}/no.sock"):
             status = await yard.run("job", "mine:1")
             assert status.phase is TaskPhase.FAILED
-            assert f"no container engine answers at unix://{yard.data}/no.sock" in status.reason
+            assert status.reason.startswith(
+                "InternalServerError: the image mine:1 cannot be run: no container"
+            )
+            assert f"engine answers at unix://{yard.data}/no.sock" in status.reason
             assert "docker_host" in status.reason
         async with yard.open(docker_host="tcp://192.0.2.77:2375"):
             status = await yard.run("far", "mine:1")
