@@ -40,7 +40,7 @@ class Logistic(Loss):
         return numpy.logaddexp(0, scores) - labels[:, None] * scores  # type: ignore[no-any-return]
 
     def gradient(self, scores: Array, labels: Array) -> Array:
-        return sigmoid(scores) - labels[:, None]  # type: ignore[no-any-return]
+        return sigmoid(scores) - labels[:, None]
 
 
 class Hinge(Loss):
@@ -52,7 +52,7 @@ class Hinge(Loss):
         self._margin = numpy.float32(margin)
 
     def values(self, scores: Array, labels: Array) -> Array:
-        return numpy.maximum(self._margin - _signs(labels) * scores, 0)  # type: ignore[no-any-return]
+        return numpy.maximum(self._margin - _signs(labels) * scores, 0)
 
     def gradient(self, scores: Array, labels: Array) -> Array:
         signs = _signs(labels)
@@ -90,7 +90,7 @@ class Squared(Loss):
     def gradient(self, scores: Array, labels: Array) -> Array:
         errors = scores - labels[:, None]
         if not self._insensitivity:
-            return 2 * errors  # type: ignore[no-any-return]
+            return 2 * errors
         return 2 * numpy.sign(errors) * numpy.maximum(numpy.abs(errors) - self._insensitivity, 0)  # type: ignore[no-any-return]
 
 
@@ -101,7 +101,9 @@ class Absolute(Loss):
 
     def __init__(self, insensitivity: float = 0.0) -> None:
         self._insensitivity = numpy.float32(insensitivity)
-        self.objective = "eps_insensitive_absolute_loss_objective" if insensitivity else "absolute_loss_objective"
+        self.objective = (
+            "eps_insensitive_absolute_loss_objective" if insensitivity else "absolute_loss_objective"
+        )
 
     def values(self, scores: Array, labels: Array) -> Array:
         return numpy.maximum(numpy.abs(scores - labels[:, None]) - self._insensitivity, 0)  # type: ignore[no-any-return]
@@ -120,7 +122,7 @@ class Quantile(Loss):
 
     def values(self, scores: Array, labels: Array) -> Array:
         short = labels[:, None] - scores
-        return numpy.maximum(self._quantile * short, (self._quantile - 1) * short)  # type: ignore[no-any-return]
+        return numpy.maximum(self._quantile * short, (self._quantile - 1) * short)
 
     def gradient(self, scores: Array, labels: Array) -> Array:
         return numpy.where(scores < labels[:, None], -self._quantile, 1 - self._quantile)
@@ -160,7 +162,7 @@ def make_loss(plan: Plan, label_scale: float = 1.0) -> Loss:
 
 def sigmoid(scores: Array) -> Array:
     """Without overflow, in the kind of ``scores``."""
-    return (numpy.tanh(scores / 2) + 1) / 2  # type: ignore[no-any-return]
+    return (numpy.tanh(scores / 2) + 1) / 2
 
 
 def softmax(scores: Array) -> Array:
@@ -171,8 +173,8 @@ def softmax(scores: Array) -> Array:
 
 
 def _signs(labels: Array) -> Array:
-    return (2 * labels - 1)[:, None]  # type: ignore[no-any-return]
+    return (2 * labels - 1)[:, None]
 
 
 def _of_label(scores: Array, labels: Array) -> Array:
-    return scores[numpy.arange(len(labels)), :, labels.astype(numpy.intp)]  # type: ignore[no-any-return]
+    return scores[numpy.arange(len(labels)), :, labels.astype(numpy.intp)]

@@ -12,13 +12,25 @@ from clary.algorithms.algorithm import TUNING_OBJECTIVE
 AUTO_MODELS = 32
 # Parameters (weights of all models) beyond which ``num_models=auto`` trains fewer models.
 MOST_AUTO_PARAMETERS = 1 << 26
+DEFAULT_MINI_BATCH = 1000
+SMALLEST_DEFAULT_BATCH = 16
+_LEAST_STEPS = 16
 _SETTINGS_OF_OPTIMIZER = 4
 _LEARNING_RATES = {"adam": 0.1, "rmsprop": 0.02, "sgd": 0.05}
 # A model trained alone (as in tuning) has no neighbours to make up for a step that is too long.
 _LEARNING_RATES_ALONE = {"adam": 0.03, "rmsprop": 0.005, "sgd": 0.01}
 _RATE_FACTORS = (1.0, 0.3, 0.1, 0.02, 3.0, 0.005, 10.0, 0.001)
 # L2 and L1, weakest first.
-_PENALTIES = ((0.0, 0.0), (1e-5, 0.0), (1e-4, 0.0), (1e-3, 0.0), (1e-2, 0.0), (0.1, 0.0), (0.0, 1e-4), (0.0, 1e-3))
+_PENALTIES = (
+    (0.0, 0.0),
+    (1e-5, 0.0),
+    (1e-4, 0.0),
+    (1e-3, 0.0),
+    (1e-2, 0.0),
+    (0.1, 0.0),
+    (0.0, 1e-4),
+    (0.0, 1e-3),
+)
 _PENALTY_FACTORS = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01)
 _WD_ALONE = 1e-5
 _SCHEDULE_STEP, _SCHEDULE_FACTOR, _SCHEDULE_MINIMUM = 100, 0.99, 1e-5
@@ -27,8 +39,11 @@ _BALANCED, _AUTO = "balanced", "auto"
 
 @dataclass(frozen=True)
 class Setting:
-    """What one of the models is trained with. ``positive_share`` says how far towards ``balanced`` the weight of
-    positive rows goes, where it was left to the algorithm: 0 not at all, 1 all the way."""
+    """What one of the models is trained with.
+
+    ``positive_share`` says how far towards ``balanced`` the weight of positive rows goes, where it was
+    left to the algorithm: 0 not at all, 1 all the way.
+    """
 
     learning_rate: float
     wd: float
@@ -41,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers for every hyperparameter; ``None`` where the data decide (``feature_dim``), or nothing is asked.
+    """Numbers for every hyperparameter; ``None`` where the data decide.
 
     ``classes`` is the number of scores a row gets: 1, but for multiclass. ``positive_weight`` is None for
     ``balanced`` and ``auto``, which need the data.
@@ -54,7 +69,7 @@ class Plan:
     feature_dim: int | None
     models: int | None
     epochs: int
-    mini_batch_size: int
+    mini_batch_size: int | None
     learning_rate: float | None
     wd: float | None
     l1: float | None
@@ -129,7 +144,7 @@ def make_plan(values: Mapping[str, str]) -> Plan:
     tuned = bool(values.get(TUNING_OBJECTIVE))
     models = optional("num_models")
     calibration = optional("num_calibration_samples")
-    dim = optional("feature_dim")
+    dim, batch = optional("feature_dim"), optional("mini_batch_size")
     step = optional("lr_scheduler_step")
     unbias = values.get("unbias_data", _AUTO)
     optimizer = values.get("optimizer", _AUTO)
@@ -141,7 +156,7 @@ def make_plan(values: Mapping[str, str]) -> Plan:
         feature_dim=int(dim) if dim is not None else None,
         models=1 if tuned else int(models) if models is not None else None,
         epochs=int(number("epochs", 15)),
-        mini_batch_size=int(number("mini_batch_size", 1000)),
+        mini_batch_size=int(batch) if batch is not None else None,
         learning_rate=optional("learning_rate"),
         wd=optional("wd"),
         l1=optional("l1"),
@@ -183,6 +198,15 @@ def make_plan(values: Mapping[str, str]) -> Plan:
     )
 
 
+def batch_size(plan: Plan, rows: int | None) -> int:
+    """Rows a step, where there are ``rows`` (``None``: very many): few are worth several steps an epoch."""
+    if plan.mini_batch_size is not None:
+        return plan.mini_batch_size
+    if rows is None:
+        return DEFAULT_MINI_BATCH
+    return max(SMALLEST_DEFAULT_BATCH, min(DEFAULT_MINI_BATCH, rows // _LEAST_STEPS))
+
+
 def make_settings(plan: Plan, feature_dim: int) -> Sequence[Setting]:
     """One for each model: the first as the hyperparameters say, the others near it.
 
@@ -193,11 +217,14 @@ def make_settings(plan: Plan, feature_dim: int) -> Sequence[Setting]:
         count = max(1, min(AUTO_MODELS, MOST_AUTO_PARAMETERS // (feature_dim * plan.classes)))
     alone = _LEARNING_RATES_ALONE if count == 1 else _LEARNING_RATES
     rate = alone[plan.optimizer] if plan.learning_rate is None else plan.learning_rate
-    penalties = [(_WD_ALONE if plan.wd is None else plan.wd, plan.l1 or 0.0)] if count == 1 else _penalties(plan)
+    penalties = (
+        [(_WD_ALONE if plan.wd is None else plan.wd, plan.l1 or 0.0)] if count == 1 else _penalties(plan)
+    )
     blocks = min(len(penalties), math.ceil(count / _SETTINGS_OF_OPTIMIZER))
     rates = math.ceil(count / blocks)
     chosen = itertools.islice(
-        ((penalty, rate * _rate_factor(number)) for penalty in penalties[:blocks] for number in range(rates)), count
+        ((penalty, rate * _rate_factor(number)) for penalty in penalties[:blocks] for number in range(rates)),
+        count,
     )
     return [
         Setting(

@@ -1,0 +1,114 @@
+"""A channel's rows, pass after pass: in windows that fit in memory, and cut into mini-batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy
+import numpy.typing
+from scipy.sparse import issparse
+
+from clary.algorithms.faults import ClientError
+from clary.algorithms.job import Job
+from clary.algorithms.linear_learner.plan import Plan
+from clary.algorithms.records import Batch, Features, join, read_batches
+
+Array = numpy.typing.NDArray[Any]
+
+WINDOW_BYTES = 16 * 1024 * 1024
+# A channel of up to this size is read once and kept.
+LARGEST_KEPT_BYTES = 128 * 1024 * 1024
+_SEED = 20171129
+FEWEST_ROWS = 1000
+
+
+class Channel:
+    """The labelled rows of one channel. Each pass over a pipe is an epoch of it."""
+
+    def __init__(self, job: Job, name: str, plan: Plan, width: int | None) -> None:
+        self.name, self.width = name, width
+        self._job, self._plan = job, plan
+        self._passes = 0
+        self._kept: list[Batch] | None = None
+
+    def windows(self) -> Generator[Batch, None, None]:
+        """One pass. Raises as `clary.algorithms.records.read_batches` does, and `ClientError` for a label
+        that is none of the task's."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[Batch] | None = []
+        size = 0
+        width = self.width or 1
+        rows = max(FEWEST_ROWS, min(1 << 16, WINDOW_BYTES // (4 * width)))
+        passes, self._passes = self._passes, self._passes + 1
+        for batch in read_batches(
+            self._job, self.name, rows=rows, width=self.width, labelled=True, epoch=passes
+        ):
+            self.width = batch.features.shape[1]
+            _check_labels(batch, self._plan)
+            size += _bytes(batch.features)
+            kept = [*kept, batch] if kept is not None and size <= LARGEST_KEPT_BYTES else None
+            yield batch
+        self._kept = kept
+
+
+def mini_batches(
+    windows: Iterator[Batch], size: int, epoch: int, rank: int
+) -> Iterator[tuple[Features, Array]]:
+    """Features and labels of about ``size`` rows each; the order within a window is drawn anew in each epoch.
+
+    What a window has left over goes with the next; the last window's rows are shared out evenly.
+    """
+    random = numpy.random.Generator(numpy.random.PCG64([_SEED, epoch, rank]))
+    rest: list[Batch] = []
+    window = next(windows, None)
+    while window is not None:
+        following = next(windows, None)
+        rows = join([*rest, window])
+        count, used = len(rows), len(rows) // size * size
+        if following is None:
+            batches = -(-count // size)
+            ends = numpy.linspace(0, count, batches + 1).astype(int)
+            used = count
+        else:
+            ends = numpy.arange(0, used + 1, size)
+        order = random.permutation(count)
+        labels = rows.labels[:, 0]
+        for start, end in itertools.pairwise(ends):
+            chosen = order[start:end]
+            yield rows.features[chosen], labels[chosen]
+        rest = [] if used == count else [Batch(rows.features[order[used:]], rows.labels[order[used:]])]
+        window = following
+
+
+def pieces(windows: Iterator[Batch], size: int) -> Iterator[tuple[Features, Array]]:
+    """Features and labels in their order, at most ``size`` rows at a time."""
+    for window in windows:
+        for start in range(0, len(window), size):
+            yield window.features[start : start + size], window.labels[start : start + size, 0]
+
+
+def _check_labels(batch: Batch, plan: Plan) -> None:
+    if batch.labels.shape[1] != 1:
+        raise ClientError(
+            f"{batch.place(0)}: there are {batch.labels.shape[1]} labels, but there must be one."
+        )
+    labels = batch.labels[:, 0]
+    if plan.is_binary:
+        wrong, rule = (labels != 0) & (labels != 1), "0 or 1 for a binary_classifier"
+    elif plan.is_multiclass:
+        wrong = (labels < 0) | (labels >= plan.classes) | (labels != numpy.floor(labels))
+        rule = f"a whole number from 0 to num_classes - 1, which is {plan.classes - 1}"
+    else:
+        return
+    found = numpy.flatnonzero(wrong)
+    if found.size:
+        row = int(found[0])
+        raise ClientError(f"{batch.place(row)}: the label is {labels[row]:g}, but must be {rule}.")
+
+
+def _bytes(features: Features) -> int:
+    return int(features.data.nbytes + features.indices.nbytes) if issparse(features) else int(features.nbytes)
