@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("clary", deadline=None)
+settings.load_profile("clary")
 
 # Skipped because something is there, not because something is missing.
 _FINE = "is installed"
