@@ -62,7 +62,7 @@ def test_defaults_and_tuning_ranges_are_valid_themselves(spec) -> None:  # type:
         assert each.description and each.described_values()
         assert each.default is None or each.error(each.default) is None, each.name
         if each.tunable:
-            low, high = (f"{end:g}" for end in (each.tunable.low, each.tunable.high))
+            low, high = (f"{end:.15g}" for end in (each.tunable.low, each.tunable.high))
             assert each.error(low) is None and each.error(high) is None, each.name
     for metric in spec.metrics:
         assert re.compile(metric.regex).groups == 1
