@@ -62,9 +62,13 @@ def ended(server: ServerProcess, name: str) -> dict[str, Any]:
 
 
 def log(server: ServerProcess, prefix: str) -> list[str]:
-    events = server.client("logs", attempts=5).filter_log_events(
-        logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=prefix
-    )["events"]
+    client = server.client("logs", attempts=5)
+    try:
+        events = client.filter_log_events(
+            logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=prefix
+        )["events"]
+    except client.exceptions.ResourceNotFoundException:
+        return []  # nothing was ever said
     return [event["message"] for event in events]
 
 
