@@ -34,7 +34,7 @@ from clary.algorithms.formats.recordio import Tensor, write_frame, write_record,
 from clary.algorithms.linear_learner import rows as row_windows
 from clary.algorithms.linear_learner.losses import make_loss
 from clary.algorithms.linear_learner.model import load_model
-from clary.algorithms.linear_learner.plan import make_plan, make_settings
+from clary.algorithms.linear_learner.plan import batch_size, make_plan, make_settings
 from clary.algorithms.linear_learner.train import train
 
 RECORDIO = "application/x-recordio-protobuf"
@@ -597,3 +597,13 @@ def test_the_image_and_what_the_sdk_sends_are_taken() -> None:
             "_num_gpus": "auto", "positive_example_weight_mult": "balanced", "wd": "auto"}  # fmt: skip
     assert check_hyperparameters(SPEC, sent) == []
     assert find_algorithm("linear-learner", "1") is SPEC
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "wanted"),
+    [("100", 5000, 100), (None, 5000, 312), (None, 10**6, 1000), (None, None, 1000), ("400", 400, 25),
+     ("1000", 100, 16), ("5000", None, 5000)],
+)  # fmt: skip
+def test_few_rows_are_worth_several_steps_an_epoch(asked: str | None, rows: int | None, wanted: int) -> None:
+    plan = make_plan({**BINARY, **({"mini_batch_size": asked} if asked else {})})
+    assert batch_size(plan, rows) == wanted

@@ -199,8 +199,12 @@ def make_plan(values: Mapping[str, str]) -> Plan:
 
 
 def batch_size(plan: Plan, rows: int | None) -> int:
-    """Rows a step, where there are ``rows`` (``None``: very many): few are worth several steps an epoch."""
-    if plan.mini_batch_size is not None:
+    """Rows a step, where there are ``rows`` (``None``: very many).
+
+    Few rows are worth several steps an epoch. A size of all rows or more is what the SDK makes of its default
+    for them, and means the default here too.
+    """
+    if plan.mini_batch_size is not None and (rows is None or plan.mini_batch_size < rows):
         return plan.mini_batch_size
     if rows is None:
         return DEFAULT_MINI_BATCH

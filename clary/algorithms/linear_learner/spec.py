@@ -125,8 +125,8 @@ HYPERPARAMETERS = (
                POSITIVE),
     _knob("margin", "Continuous", "Of hinge_loss.", _ABOVE_ZERO, "1.0"),
     _knob("mini_batch_size", "Integer",
-          "Rows a step, of all hosts together; where rows are few, fewer by default.", POSITIVE, "1000",
-          tune=(100, 5000, "Linear")),
+          "Rows a step, of all hosts together. Where rows are few the default is lower, and a size of all "
+          "rows or more means the default.", POSITIVE, "1000", tune=(100, 5000, "Linear")),
     _automatic("momentum", "Continuous", "Of sgd; auto is 0.9.", _DECAY),
     _knob("normalize_data", "Categorical", "Bring features to a deviation of 1.", _SWITCH, "true"),
     _knob("normalize_label", "Categorical", "The same for a regressor's label; auto is true.", _SWITCH,
