@@ -27,11 +27,11 @@ from sklearn.metrics import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from clary.algorithms import passes
 from clary.algorithms.algorithm import check_hyperparameters, find_algorithm, get_algorithm
 from clary.algorithms.faults import ClientError
 from clary.algorithms.formats.ndarrays import read_array_file
 from clary.algorithms.formats.recordio import Tensor, write_frame, write_record, write_uniform
-from clary.algorithms.linear_learner import rows as row_windows
 from clary.algorithms.linear_learner.losses import make_loss
 from clary.algorithms.linear_learner.model import load_model
 from clary.algorithms.linear_learner.plan import batch_size, make_plan, make_settings
@@ -182,9 +182,9 @@ def test_what_does_not_fit_in_memory_is_read_again_in_each_epoch(
     folder.channel("train", {"a": dense(features, labels > 4)}, RECORDIO)
     options = {**BINARY, "mini_batch_size": 150}
     kept = trained(folder, **options).answers(features)[0]
-    monkeypatch.setattr(row_windows, "LARGEST_KEPT_BYTES", 0)
-    monkeypatch.setattr(row_windows, "WINDOW_BYTES", 1)
-    monkeypatch.setattr(row_windows, "FEWEST_ROWS", 400)
+    monkeypatch.setattr(passes, "LARGEST_KEPT_BYTES", 0)
+    monkeypatch.setattr(passes, "WINDOW_BYTES", 1)
+    monkeypatch.setattr(passes, "FEWEST_ROWS", 400)
     again = trained(folder, **options).answers(features)[0]
     assert roc_auc_score(labels > 4, again) == pytest.approx(roc_auc_score(labels > 4, kept), abs=0.01)
 
@@ -436,7 +436,7 @@ def test_each_pass_is_a_pipe_of_its_own(folder: Any, monkeypatch: pytest.MonkeyP
     features, labels = load_digits(return_X_y=True)
     data = dense(features, labels > 4)
     options = {**BINARY, "epochs": 2, "mini_batch_size": 300, "num_point_for_scaler": 100}
-    monkeypatch.setattr(row_windows, "LARGEST_KEPT_BYTES", 0)
+    monkeypatch.setattr(passes, "LARGEST_KEPT_BYTES", 0)
     folder.channel("train", {"a": data}, RECORDIO)
     trained(folder, **options)
     expected = (folder.base / "model/model_algo-1").read_bytes()

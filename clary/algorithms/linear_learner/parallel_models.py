@@ -7,13 +7,13 @@ sparse data a step touches only the features that its batch has.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
 import numpy.typing
 from scipy.sparse import csr_matrix
 
+from clary.algorithms.gradients import Gradient
 from clary.algorithms.linear_learner.plan import Plan, Setting
 
 Array = numpy.typing.NDArray[Any]
@@ -25,15 +25,6 @@ _RMSPROP_DECAY = 0.9
 _EPSILON = 1e-8
 # The average over the first t steps has most of its weight on the last t / _LATE ones.
 _LATE = 8.0
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """The sum over a batch's rows. ``values`` (features + 1, scores), the last row the bias's; of these,
-    ``features`` names the rows that are there, ``None`` meaning all."""
-
-    values: Array
-    features: Array | None = None
 
 
 class ParallelModels:

@@ -17,17 +17,17 @@ from clary.algorithms.cluster import joined
 from clary.algorithms.collective import Collective
 from clary.algorithms.faults import ClientError, NothingTrained
 from clary.algorithms.formats.streams import NoData
+from clary.algorithms.gradients import Gradient, total_parts, total_step
 from clary.algorithms.job import Job, processors
 from clary.algorithms.linear_learner.evaluation import FinalTally, Tally, choose_threshold
-from clary.algorithms.linear_learner.hosts import total_parts, total_step
 from clary.algorithms.linear_learner.losses import make_loss
 from clary.algorithms.linear_learner.model import Model
-from clary.algorithms.linear_learner.parallel_models import Gradient, ParallelModels
+from clary.algorithms.linear_learner.parallel_models import ParallelModels
 from clary.algorithms.linear_learner.plan import Plan, Setting, batch_size, make_plan, make_settings
-from clary.algorithms.linear_learner.rows import Channel, mini_batches, pieces
 from clary.algorithms.linear_learner.scaling import Moments, make_scaling
 from clary.algorithms.linear_learner.spec import SPEC
 from clary.algorithms.log_lines import LogLines
+from clary.algorithms.passes import ZERO_OR_ONE, Channel, class_numbers, mini_batches, pieces
 from clary.algorithms.records import Batch, Features
 
 Array = numpy.typing.NDArray[Any]
@@ -54,8 +54,9 @@ class _Training:
         self._job, self._plan, self._collective = job, plan, collective
         self._leads = collective.rank == 0  # what is known to all, one tells
         self._log = LogLines(job, "Linear Learner")
+        rule = ZERO_OR_ONE if plan.is_binary else class_numbers(plan.classes) if plan.is_multiclass else None
         self._channels = {
-            name: Channel(job, name, plan, plan.feature_dim)
+            name: Channel(job, name, rule, plan.feature_dim)
             for name in ("train", "validation", "test")
             if job.channel(name) is not None
         }

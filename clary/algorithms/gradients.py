@@ -1,4 +1,4 @@
-"""What the hosts of a job add up: gradients step by step, and sums of whatever is told at the end."""
+"""What hosts that learn by gradients add up: step by step, and sums of what is told at the end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import numpy
 import numpy.typing
 
 from clary.algorithms.collective import Collective
-from clary.algorithms.linear_learner.parallel_models import Gradient
 
 Array = numpy.typing.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The sum over a batch's rows. ``values`` (features + 1, numbers), the last row the bias's; of these,
+    ``features`` names the rows that are there, ``None`` meaning all."""
+
+    values: Array
+    features: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""A channel's rows, pass after pass: in windows that fit in memory, and cut into mini-batches."""
+"""A channel's rows, pass after pass: in windows that fit in memory, and cut into mini-batches.
+
+For the algorithms that learn by gradients, with one label a row.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -11,8 +15,8 @@ import numpy.typing
 from scipy.sparse import issparse
 
 from clary.algorithms.faults import ClientError
+from clary.algorithms.formats.content_type import CSV, RECORDIO
 from clary.algorithms.job import Job
-from clary.algorithms.linear_learner.plan import Plan
 from clary.algorithms.records import Batch, Features, join, read_batches
 
 Array = numpy.typing.NDArray[Any]
@@ -24,12 +28,38 @@ _SEED = 20171129
 FEWEST_ROWS = 1000
 
 
-class Channel:
-    """The labelled rows of one channel. Each pass over a pipe is an epoch of it."""
+@dataclass(frozen=True)
+class LabelRule:
+    """``broken_by`` says which of (rows,) labels will not do, ``words`` what they must be."""
 
-    def __init__(self, job: Job, name: str, plan: Plan, width: int | None) -> None:
+    broken_by: Callable[[Array], Array]
+    words: str
+
+
+ZERO_OR_ONE = LabelRule(lambda labels: (labels != 0) & (labels != 1), "0 or 1 for a binary_classifier")
+
+
+def class_numbers(classes: int) -> LabelRule:
+    return LabelRule(
+        lambda labels: (labels < 0) | (labels >= classes) | (labels != numpy.floor(labels)),
+        f"a whole number from 0 to num_classes - 1, which is {classes - 1}",
+    )
+
+
+class Channel:
+    """The labelled rows of one channel, of ``width`` features (``None``: as the first row). Each pass over a
+    pipe is an epoch of it."""
+
+    def __init__(
+        self,
+        job: Job,
+        name: str,
+        rule: LabelRule | None,
+        width: int | None,
+        content_types: Sequence[str] = (RECORDIO, CSV),
+    ) -> None:
         self.name, self.width = name, width
-        self._job, self._plan = job, plan
+        self._job, self._rule, self._content_types = job, rule, content_types
         self._passes = 0
         self._kept: list[Batch] | None = None
 
@@ -45,10 +75,16 @@ class Channel:
         rows = max(FEWEST_ROWS, min(1 << 16, WINDOW_BYTES // (4 * width)))
         passes, self._passes = self._passes, self._passes + 1
         for batch in read_batches(
-            self._job, self.name, rows=rows, width=self.width, labelled=True, epoch=passes
+            self._job,
+            self.name,
+            rows=rows,
+            width=self.width,
+            labelled=True,
+            epoch=passes,
+            content_types=self._content_types,
         ):
             self.width = batch.features.shape[1]
-            _check_labels(batch, self._plan)
+            _check_labels(batch, self._rule)
             size += _bytes(batch.features)
             kept = [*kept, batch] if kept is not None and size <= LARGEST_KEPT_BYTES else None
             yield batch
@@ -91,23 +127,18 @@ def pieces(windows: Iterator[Batch], size: int) -> Iterator[tuple[Features, Arra
             yield window.features[start : start + size], window.labels[start : start + size, 0]
 
 
-def _check_labels(batch: Batch, plan: Plan) -> None:
+def _check_labels(batch: Batch, rule: LabelRule | None) -> None:
     if batch.labels.shape[1] != 1:
         raise ClientError(
             f"{batch.place(0)}: there are {batch.labels.shape[1]} labels, but there must be one."
         )
-    labels = batch.labels[:, 0]
-    if plan.is_binary:
-        wrong, rule = (labels != 0) & (labels != 1), "0 or 1 for a binary_classifier"
-    elif plan.is_multiclass:
-        wrong = (labels < 0) | (labels >= plan.classes) | (labels != numpy.floor(labels))
-        rule = f"a whole number from 0 to num_classes - 1, which is {plan.classes - 1}"
-    else:
+    if rule is None:
         return
-    found = numpy.flatnonzero(wrong)
+    labels = batch.labels[:, 0]
+    found = numpy.flatnonzero(rule.broken_by(labels))
     if found.size:
         row = int(found[0])
-        raise ClientError(f"{batch.place(row)}: the label is {labels[row]:g}, but must be {rule}.")
+        raise ClientError(f"{batch.place(row)}: the label is {labels[row]:g}, but must be {rule.words}.")
 
 
 def _bytes(features: Features) -> int:
