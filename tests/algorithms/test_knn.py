@@ -152,6 +152,21 @@ def test_a_flat_index_finds_the_exact_nearest_far_from_the_origin() -> None:
     assert numpy.allclose(distances, exact, rtol=1e-4) and (numpy.diff(distances) >= 0).all()
 
 
+@pytest.mark.parametrize("metric", ["L2", "INNER_PRODUCT"])
+@pytest.mark.parametrize("count", [1, 700, 3001])
+def test_the_nearest_of_many_are_those_of_brute_force(metric: str, count: int) -> None:
+    random = numpy.random.default_rng(count)
+    vectors = random.normal(size=(count, 5)).astype(numpy.float32)
+    rows = random.normal(size=(40, 5)).astype(numpy.float32)
+    distances, found = FlatIndex(vectors, metric).search(rows, 7)
+    products = rows.astype(float) @ vectors.T.astype(float)
+    gaps = numpy.linalg.norm(rows.astype(float)[:, None] - vectors[None], axis=2)
+    far = gaps if metric == "L2" else -products
+    assert (found == numpy.argsort(far, axis=1)[:, :7]).all()
+    expected = numpy.sort(far, axis=1)[:, :7]
+    assert numpy.allclose(distances, expected if metric == "L2" else -expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "options",
     [

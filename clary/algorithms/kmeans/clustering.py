@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy
 import numpy.typing
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csc_matrix, issparse
 
 from clary.algorithms.records import Features
 
 Vector = numpy.typing.NDArray[numpy.float64]
 Matrix = numpy.typing.NDArray[Any]
 
-_SCORES_BYTES = 8 * 1024 * 1024  # of distances, held at a time: what a processor's cache holds
+_SCORES_BYTES = 1024 * 1024  # of distances, held at a time: what a processor's cache holds
+_SUMMED_BYTES = 8 * 1024 * 1024  # of points, added up in 32 bits before they are in 64
 _FEWEST_ROWS = 256
 
 
@@ -41,7 +42,8 @@ def nearest(points: Features, centres: Matrix) -> tuple[Matrix, Vector]:
     scores = numpy.empty(rows)
     step = max(_FEWEST_ROWS, _SCORES_BYTES // (4 * len(centres)))
     for start in range(0, rows, step):
-        part = half_norms - points[start : start + step] @ centres.T
+        part = points[start : start + step] @ centres.T
+        numpy.subtract(half_norms, part, out=part)
         chosen = part.argmin(axis=1)
         found[start : start + step] = chosen
         scores[start : start + step] = part[numpy.arange(len(chosen)), chosen]
@@ -85,13 +87,14 @@ def take_step(points: Features, centres: Matrix, weights: Vector | None = None) 
 def _sums(points: Features, chosen: Matrix, weights: Vector | None, count: int) -> Matrix:
     total = numpy.zeros((count, points.shape[1]))
     rows = points.shape[0]
-    step = max(_FEWEST_ROWS, _SCORES_BYTES // 4 // min(points.shape[1], 1024))
+    step = max(_FEWEST_ROWS, _SUMMED_BYTES // 4 // min(points.shape[1], 1024))
     for start in range(0, rows, step):
         part = points[start : start + step]
         size = part.shape[0]
         ones = numpy.ones(size, numpy.float32) if weights is None else weights[start : start + size]
-        members = csr_matrix(
-            (ones.astype(part.dtype), (chosen[start : start + size], numpy.arange(size))), (count, size)
+        # A column a point, whose only entry is in its centre's row.
+        members = csc_matrix(
+            (ones.astype(part.dtype), chosen[start : start + size], numpy.arange(size + 1)), (count, size)
         )
         summed = members @ part
         total += summed.toarray() if issparse(summed) else summed

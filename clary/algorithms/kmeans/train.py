@@ -27,6 +27,7 @@ from clary.algorithms.kmeans.clustering import (
     exact_distances,
     lloyd,
     nearest,
+    spread_start,
     take_step,
 )
 from clary.algorithms.kmeans.spec import MODEL_NAME, SPEC
@@ -42,11 +43,11 @@ AUTO_TRIALS = 10
 # Of a batch of wide records; a batch is smaller rather than larger than this.
 LARGEST_BATCH_BYTES = 128 * 1024 * 1024
 # Records kept for the last part: so many, or so many for a centre, and no more than these bytes.
-MOST_KEPT = 200_000
-KEPT_PER_CENTRE = 2_000
+MOST_KEPT = 50_000
+KEPT_PER_CENTRE = 1_000
 MOST_KEPT_BYTES = 128 * 1024 * 1024
 # Records times centres times features, in which all tries together may look at the kept records once.
-WORK_OF_TRIES = 100_000_000
+WORK_OF_TRIES = 20_000_000
 _BATCHES_PER_LINE = 100
 
 
@@ -139,11 +140,15 @@ class _Training:
         starts = self._hosts.everyones(starts)[0]
         centres = starts[0]
         if not self._plan.half_life:  # a sample knows nothing of old and new
-            # Where it costs little, each of the tries is followed to its end: the best one may be another.
+            # Where it costs little, each of the tries is followed to its end, and more from kept records:
+            # the best one may be any.
             work = self._hosts.total(numpy.array([self._sample.kept]))[0] * centres.size
+            most = max(1, int(WORK_OF_TRIES // work))
+            if most > len(starts):
+                starts = numpy.concatenate([starts, *self._hosts.everyones(self._more_starts())])
             followed = [
                 lloyd(self._take_step, start, self._plan.lloyd_steps, self._plan.tolerance)
-                for start in starts[: max(1, int(WORK_OF_TRIES // work))]
+                for start in starts[:most]
             ]
             centres, _ = min(followed, key=lambda found: found[1])
         loss, count = self._losses(centres)
@@ -215,6 +220,18 @@ class _Training:
         mean = tries[0][0] / max(weights.sum(), 1.0)
         self._lines.say(f"finished shrinking process. Mean Square Distance = {mean:.6g}")
         return numpy.stack([centres for _, centres in tries])
+
+    def _more_starts(self) -> Matrix:
+        """This host's share of starts by k-means++ on kept records, (starts, k, width)."""
+        plan = self._plan
+        if self._sample.kept < plan.k:
+            return numpy.zeros((0, plan.k, plan.width))
+        rows = self._sample.rows().features
+        shares = range(self._hosts.rank, plan.lloyd_trials, self._hosts.size)
+        starts = [
+            spread_start(rows, plan.k, numpy.random.default_rng([SEED, 1, trial]), None) for trial in shares
+        ]
+        return numpy.array(starts, numpy.float64).reshape(len(starts), plan.k, plan.width)
 
     def _take_step(self, centres: Matrix) -> Step:
         """What all hosts' samples say of ``centres``."""

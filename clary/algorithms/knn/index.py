@@ -24,6 +24,7 @@ _RESERVED = 1 << 20  # what the format has in two fields that are not used
 _SCORES_BYTES = 32 * 1024 * 1024
 # More candidates than asked for, whose distances are then computed exactly: 32 bits may swap near ones.
 _SPARE = 16
+_BLOCK = 32  # vectors, of which only the nearest is looked at first
 FEWEST_FOR_PQ = 256
 _PQ_BITS = 8
 
@@ -54,7 +55,12 @@ class FlatIndex:
             # Seen from their middle, where 32 bits tell distances best.
             self._origin = self._vectors.mean(axis=0, dtype=numpy.float64).astype(numpy.float32)
         self._seen = self._vectors - self._origin if self._origin.any() else self._vectors
-        self._half_norms = 0.5 * numpy.einsum("ij,ij->i", self._seen, self._seen)
+        # With a column more, products tell which is the nearer of two: no pass over them is needed.
+        self._compared = self._seen
+        if metric == L2:
+            half_norms = 0.5 * numpy.einsum("ij,ij->i", self._seen, self._seen)
+            self._compared = numpy.column_stack([self._seen, -half_norms])
+            self._seen = self._compared[:, :-1]
 
     def search(self, rows: Array, k: int) -> tuple[Array, Array]:
         k = min(k, self.count)
@@ -70,21 +76,33 @@ class FlatIndex:
         return scores, found
 
     def _candidates(self, rows: Array, count: int) -> Array:
-        products = rows @ self._seen.T
-        far = self._half_norms - products if self._metric == L2 else -products
-        if count == self.count:
-            return numpy.broadcast_to(numpy.arange(count), far.shape)
-        return numpy.argpartition(far, count - 1, axis=1)[:, :count]
+        """The numbers of at least the ``count`` nearest, in no order, by distances of 32 bits."""
+        if self._metric == L2:
+            rows = numpy.column_stack([rows, numpy.ones(len(rows), numpy.float32)])
+        near = rows @ self._compared.T
+        if count * 2 * _BLOCK >= self.count:
+            return _largest(near, count)
+        # The nearest are in the blocks that hold the nearest of a block: all others need no look.
+        whole = self.count // _BLOCK * _BLOCK
+        blocks = near[:, :whole].reshape(len(rows), -1, _BLOCK)
+        chosen = _largest(blocks.max(axis=2), count)
+        numbers = (chosen[:, :, None] * _BLOCK + numpy.arange(_BLOCK)).reshape(len(rows), -1)
+        rest = numpy.broadcast_to(numpy.arange(whole, self.count), (len(rows), self.count - whole))
+        numbers = numpy.concatenate([numbers, rest], axis=1)
+        within = _largest(numpy.take_along_axis(near, numbers, axis=1), count)
+        return numpy.take_along_axis(numbers, within, axis=1)
 
     def _exact(self, rows: Array, chosen: Array) -> Array:
         found = numpy.empty(chosen.shape)
-        for number, (row, own) in enumerate(zip(rows.astype(numpy.float64), chosen, strict=True)):
-            vectors = self._seen[own]
+        step = max(1, _SCORES_BYTES // (16 * chosen.shape[1] * self.width))
+        for start in range(0, len(rows), step):
+            vectors = self._seen[chosen[start : start + step]]
+            part = rows[start : start + step].astype(numpy.float64)[:, None]
             if self._metric == L2:
-                gaps = vectors - row
-                found[number] = numpy.sqrt(numpy.einsum("ij,ij->i", gaps, gaps))
+                gaps = vectors - part
+                found[start : start + step] = numpy.sqrt(numpy.einsum("ijk,ijk->ij", gaps, gaps))
             else:
-                found[number] = vectors @ row
+                found[start : start + step] = numpy.einsum("ijk,ijk->ij", vectors, part)
         return found
 
     def written(self) -> bytes:
@@ -100,6 +118,11 @@ class FlatIndex:
             self._vectors.size,
         )
         return head + self._vectors.astype("<f4").tobytes()
+
+
+def _largest(values: Array, count: int) -> Array:
+    """The columns of the ``count`` largest of each row, in no order."""
+    return numpy.argpartition(values, values.shape[1] - count, axis=1)[:, -count:]
 
 
 class FaissIndex:
