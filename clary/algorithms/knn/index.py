@@ -83,10 +83,12 @@ class FlatIndex:
         if count * 2 * _BLOCK >= self.count:
             return _largest(near, count)
         # The nearest are in the blocks that hold the nearest of a block: all others need no look.
-        whole = self.count // _BLOCK * _BLOCK
-        blocks = near[:, :whole].reshape(len(rows), -1, _BLOCK)
-        chosen = _largest(blocks.max(axis=2), count)
-        numbers = (chosen[:, :, None] * _BLOCK + numpy.arange(_BLOCK)).reshape(len(rows), -1)
+        # A block's vectors lie far from one another, so that maxima are of whole rows.
+        blocks = self.count // _BLOCK
+        whole = blocks * _BLOCK
+        best = near[:, :whole].reshape(len(rows), _BLOCK, blocks).max(axis=1)
+        chosen = _largest(best, count)
+        numbers = (chosen[:, None, :] + blocks * numpy.arange(_BLOCK)[:, None]).reshape(len(rows), -1)
         rest = numpy.broadcast_to(numpy.arange(whole, self.count), (len(rows), self.count - whole))
         numbers = numpy.concatenate([numbers, rest], axis=1)
         within = _largest(numpy.take_along_axis(near, numbers, axis=1), count)
