@@ -1,4 +1,4 @@
-"""Linear Learner as its users see it: trained, deployed and asked through the API."""
+"""Linear Learner and Factorization Machines as their users see them: trained, deployed and asked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 from sklearn.datasets import load_breast_cancer
 
+from clary.algorithms.formats.recordio import Tensor, write_frame, write_record
+
 ROLE = "arn:aws:iam::123456789012:role/ClaryExecutionRole"
 IMAGE = "174872318107.dkr.ecr.us-west-2.amazonaws.com/linear-learner:1"
+MACHINES = "174872318107.dkr.ecr.us-west-2.amazonaws.com/factorization-machines:1"
 BINARY = {"predictor_type": "binary_classifier"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end_to_end")]
@@ -48,9 +51,17 @@ def test_a_model_is_trained_deployed_and_asked(platform: Any, mode: str) -> None
     assert platform.members(archive) == {"model_algo-1"}
     if mode != "File":
         return
+    predictions = answers(platform, IMAGE, archive, "text/csv", text(outside[:, 1:]))
+    assert set(predictions[0]) == {"score", "predicted_label"}
+    said = numpy.array([each["predicted_label"] for each in predictions])
+    assert (said == outside[:, 0]).mean() > 0.95
+
+
+def answers(platform: Any, image: str, archive: str, content_type: str, body: bytes | str) -> Any:
+    """What an endpoint of the model predicts."""
     name = f"linear-{uuid.uuid4().hex[:8]}"
     client = platform.sagemaker
-    container = {"Image": IMAGE, "ModelDataUrl": archive}
+    container = {"Image": image, "ModelDataUrl": archive}
     client.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
     variant = {"VariantName": "AllTraffic", "ModelName": name, "InitialInstanceCount": 1,
                "InstanceType": "ml.m5.large"}  # fmt: skip
@@ -61,13 +72,47 @@ def test_a_model_is_trained_deployed_and_asked(platform: Any, mode: str) -> None
         assert time.monotonic() < until
         time.sleep(0.05)
     answer = platform.server.client("sagemaker-runtime").invoke_endpoint(
-        EndpointName=name, ContentType="text/csv", Accept="application/json", Body=text(outside[:, 1:])
+        EndpointName=name, ContentType=content_type, Accept="application/json", Body=body
     )
-    predictions = json.loads(answer["Body"].read())["predictions"]
-    assert set(predictions[0]) == {"score", "predicted_label"}
-    said = numpy.array([each["predicted_label"] for each in predictions])
-    assert (said == outside[:, 0]).mean() > 0.95
     client.delete_endpoint(EndpointName=name)
+    return json.loads(answer["Body"].read())["predictions"]
+
+
+def test_factors_are_learned_from_sparse_records(platform: Any) -> None:
+    random = numpy.random.default_rng(2)
+    users, items = random.integers(0, 20, 2000), random.integers(0, 15, 2000)
+    labels = (random.normal(size=(20, 2))[users] * random.normal(size=(15, 2))[items]).sum(axis=1) + 3
+    records = b"".join(
+        write_frame(
+            write_record(
+                {"values": Tensor(numpy.ones(2, numpy.float32), numpy.array([user, 20 + item]), (35,))},
+                {"values": Tensor(numpy.array([label], numpy.float32))},
+            )
+        )
+        for user, item, label in zip(users, items, labels, strict=True)
+    )
+    asked = {"feature_dim": "35", "num_factors": "3", "predictor_type": "regressor", "epochs": "60",
+             "factors_lr": "0.01", "linear_lr": "0.01", "factors_init_sigma": "0.1",
+             "mini_batch_size": "50"}  # fmt: skip
+    job = platform.ended(
+        platform.create(
+            train=platform.data(records),
+            content_type="application/x-recordio-protobuf",
+            AlgorithmSpecification={"TrainingImage": MACHINES, "TrainingInputMode": "File"},
+            HyperParameters=asked,
+        )
+    )
+    assert job["TrainingJobStatus"] == "Completed", job
+    asking = [
+        {"data": {"features": {"keys": [int(user), 20 + int(item)], "shape": [35], "values": [1, 1]}}}
+        for user, item in zip(users[:50], items[:50], strict=True)
+    ]
+    predictions = answers(
+        platform, MACHINES, job["ModelArtifacts"]["S3ModelArtifacts"], "application/json",
+        json.dumps({"instances": asking}),
+    )  # fmt: skip
+    errors = numpy.array([each["score"] for each in predictions]) - labels[:50]
+    assert (errors**2).mean() ** 0.5 < 0.5 * labels.std()
 
 
 def test_a_wrong_label_fails_the_job_and_names_the_place(platform: Any) -> None:

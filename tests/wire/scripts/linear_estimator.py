@@ -1,4 +1,4 @@
-"""The SDK's LinearLearner, 1.x and 2.x: record sets, trained, deployed and asked."""
+"""The SDK's LinearLearner and FactorizationMachines, 1.x and 2.x: from record sets to answers."""
 
 import boto3
 import numpy
@@ -18,14 +18,17 @@ common = {
 }
 
 
-def trained_and_asked(features, labels, key, **options):
+def trained_and_asked(
+    features, labels, key, kind=sagemaker.LinearLearner, splits=("train", "validation", "test"), **options
+):
     features, labels = features.astype("float32"), labels.astype("float32")
     order = numpy.random.RandomState(3).permutation(len(labels))
     train, check, test = numpy.split(order, [int(0.6 * len(order)), int(0.8 * len(order))])
-    estimator = sagemaker.LinearLearner(**{**common, **options})
+    estimator = kind(**dict(common, **options))
     channels = [
         estimator.record_set(features[part], labels[part], channel=channel)
         for channel, part in (("train", train), ("validation", check), ("test", test))
+        if channel in splits
     ]
     estimator.fit(channels)
     predictor = estimator.deploy(1, "ml.m5.large", wait=False)
@@ -50,10 +53,31 @@ said, truth, classified = trained_and_asked(
 score, wanted, fitted = trained_and_asked(
     *load_diabetes(return_X_y=True), "score", predictor_type="regressor", epochs=20, loss="squared_loss"
 )
+# Who rates what: a one for the user, and a one for the item.
+random = numpy.random.RandomState(5)
+users, items = random.randint(0, 20, 3000), random.randint(0, 15, 3000)
+ones = numpy.concatenate([numpy.eye(20)[users], numpy.eye(15)[items]], axis=1)
+ratings = 3 + (random.normal(size=(20, 2))[users] * random.normal(size=(15, 2))[items]).sum(axis=1)
+guess, rated, learned = trained_and_asked(
+    ones,
+    ratings,
+    "score",
+    kind=sagemaker.FactorizationMachines,
+    splits=("train", "test"),
+    num_factors=4,
+    predictor_type="regressor",
+    epochs=100,
+    factors_lr=0.01,
+    linear_lr=0.01,
+    factors_init_sigma=0.1,
+)
 report(
     accuracy=float((said == truth).mean()),
     rmse=float(((score - wanted) ** 2).mean() ** 0.5),
     spread=float(wanted.std()),
     classified=classified,
     fitted=fitted,
+    rating_rmse=float(((guess - rated) ** 2).mean() ** 0.5),
+    rating_spread=float(rated.std()),
+    learned=learned,
 )
