@@ -19,6 +19,7 @@ from clary.algorithms.faults import ClientError
 from clary.algorithms.formats.content_type import CSV, RECORDIO, label_size, parse_content_type
 from clary.algorithms.formats.csv import line_pieces_of, read_csv_pieces
 from clary.algorithms.formats.recordio import Record, Tensor, read_dense, read_rows, record_pieces
+from clary.algorithms.formats.sparse_recordio import SparseRows, read_sparse
 from clary.algorithms.formats.streams import NoData, Stream, channel_streams
 from clary.algorithms.job import Job
 
@@ -143,6 +144,12 @@ class _Reader:
                 place = Place(stream.name, "record", range(number, number + len(features)))
                 labels = dense.labels if self._labelled else None
                 yield self._checked(features, _labels(labels, len(features)), place)
+            elif (sparse := read_sparse(data)) is not None and self._fits(sparse):
+                rows = len(sparse.ends) - 1
+                place = Place(stream.name, "record", range(number, number + rows))
+                features = csr_matrix((sparse.values, sparse.keys, sparse.ends), (rows, sparse.width))
+                labels = sparse.labels if self._labelled else None
+                yield self._checked(features, _labels(labels, rows), place)
             else:
                 records = list(read_rows(data, stream.name, number))
                 place = Place(stream.name, "record", range(number, number + len(records)))
@@ -154,6 +161,10 @@ class _Reader:
                     self._record_labels(records, place),
                     place,
                 )
+
+    def _fits(self, rows: SparseRows) -> bool:
+        """Whether they are as wanted; if not, reading them one by one tells of the first that is not."""
+        return self._width in (None, rows.width) and not (self._labelled and rows.labels is None)
 
     def _labels_among(self, columns: int, place: Place) -> int:
         """How many of a text's columns are labels."""
