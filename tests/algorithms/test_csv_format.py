@@ -112,6 +112,10 @@ def test_a_mistake_far_into_a_file_is_found_at_its_line(monkeypatch: pytest.Monk
     assert "a.csv, line 4322: 2 columns, but the lines before have 3." in refusal(b"\n".join(lines))
 
 
+def test_a_separator_of_files_before_a_number_is_no_blank() -> None:
+    assert "line 2, column 1" in refusal(b"1\n\x1c0\n")
+
+
 @given(st.binary(max_size=60))
 def test_no_bytes_lead_to_anything_but_rows_or_a_refusal(data: bytes) -> None:
     try:

@@ -26,7 +26,8 @@ _LONGEST_SHOWN = 50
 _DELIMITERS = (",", "\t", ";", "|")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(
-    r"\s*[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|inf|infinity|nan)\s*\Z", re.IGNORECASE
+    r"\s*[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|inf|infinity|nan)\s*\Z",
+    re.IGNORECASE | re.ASCII,  # what `float` takes for blank, and not the separators of files and records
 )
 
 
