@@ -56,13 +56,13 @@ class Settings:
     sandbox: str = setting("auto", "How user code is fenced in: auto, bubblewrap (or fail), or none.")
     file_systems: str = setting(
         "",
-        "Directories that jobs may read as FileSystemDataSource: fs-0123abcd=/directory, with commas between.",
+        "Directories that jobs may use as FileSystemDataSource: fs-0123abcd=/directory, several with commas.",
     )
     cpu_count: float = setting(0.0, "Processor cores that tasks may use; 0 means all.")
     memory_bytes: int = setting(0, "Memory that tasks may use; 0 means all.")
     docker_host: str = setting(
         "",
-        "Address of the engine (Docker, Podman) for images of your own; empty means DOCKER_HOST or its socket.",
+        "Address of the engine (Docker, Podman) for your own images; empty means DOCKER_HOST or its socket.",
     )
     docker_pull: str = setting(
         "missing", "Whether images come from their registries: missing (if not there), always, or never."
