@@ -25,7 +25,7 @@ from clary.algorithms.formats.content_type import (
 from clary.algorithms.formats.csv import read_csv
 from clary.algorithms.formats.json_requests import read_json
 from clary.algorithms.formats.recordio import Tensor, read_dense, read_rows, write_uniform
-from clary.algorithms.records import Features, check_finite, tensor_rows
+from clary.algorithms.records import Features, as_float32, check_finite, tensor_rows
 
 _PLAIN = "text/plain"
 _REQUEST = "request"
@@ -85,9 +85,7 @@ class Answerer:
                 raise ClientError("The request holds no records.")
             dense = read_dense(body, _REQUEST)
             if dense is not None:
-                return self._checked(
-                    dense.features.astype(numpy.float32, copy=False), lambda row: f"record {row + 1}"
-                )
+                return self._checked(as_float32(dense.features), lambda row: f"record {row + 1}")
             records = enumerate(read_rows(body, _REQUEST), 1)
             return self._rows([_feature(record.features, number) for number, record in records], "record")
         except ClientError as error:

@@ -140,7 +140,7 @@ class _Reader:
         for number, data in record_pieces(stream.blocks()):
             dense = read_dense(data, stream.name, number)
             if dense is not None and not (self._labelled and dense.labels is None):
-                features = dense.features.astype(numpy.float32, copy=False)
+                features = as_float32(dense.features)
                 place = Place(stream.name, "record", range(number, number + len(features)))
                 labels = dense.labels if self._labelled else None
                 yield self._checked(features, _labels(labels, len(features)), place)
@@ -188,7 +188,7 @@ class _Reader:
                     f"{place.of(row)}: the record has {len(tensor.values)} label(s), but the records before "
                     f"have {count}." if row else f"{place.of(row)}: the record's label must be a number."
                 )  # fmt: skip
-        return numpy.stack([tensor.values for tensor in tensors]).astype(numpy.float32)
+        return as_float32(numpy.stack([tensor.values for tensor in tensors]))
 
     def _checked(self, features: Features, labels: Matrix, place: Place) -> Batch:
         columns = features.shape[1]
@@ -216,7 +216,7 @@ def tensor_rows(tensors: Sequence[Tensor], width: int, place: Callable[[int], st
                 raise ClientError(
                     f"{place(row)}: the record has {len(tensor.values)} features, but feature_dim is {width}."
                 )
-        return numpy.stack([tensor.values for tensor in tensors]).astype(numpy.float32)
+        return as_float32(numpy.stack([tensor.values for tensor in tensors]))
     keys: list[Any] = []
     for row, tensor in enumerate(tensors):
         found = tensor.shape[0] if tensor.keys is not None and tensor.shape else None
@@ -230,7 +230,7 @@ def tensor_rows(tensors: Sequence[Tensor], width: int, place: Callable[[int], st
             raise ClientError(f"{place(row)}: key {wrong} is not one of 0 to {width - 1}.")
         keys.append(own)
     ends = numpy.cumsum([0, *(len(each) for each in keys)])
-    values = numpy.concatenate([tensor.values for tensor in tensors]).astype(numpy.float32)
+    values = as_float32(numpy.concatenate([tensor.values for tensor in tensors]))
     return csr_matrix((values, numpy.concatenate(keys), ends), (len(tensors), width))
 
 
@@ -250,6 +250,13 @@ def check_finite(features: Features, place: Callable[[int], str]) -> None:
     raise ClientError(f"{place(row)}: feature {column + 1} is {said}, but must be a finite number.")
 
 
+def as_float32(values: Any) -> Matrix:
+    """What 32 bits cannot hold becomes infinite, which `check_finite` refuses."""
+    with numpy.errstate(over="ignore"):
+        found: Matrix = values.astype(numpy.float32, copy=False)
+    return found
+
+
 def _all_finite(values: Any) -> bool:
     # One pass without a temporary: whatever is not finite makes the sum so. A sum may overflow by itself.
     with numpy.errstate(all="ignore"):
@@ -257,7 +264,7 @@ def _all_finite(values: Any) -> bool:
 
 
 def _labels(found: Any, rows: int) -> Matrix:
-    return numpy.zeros((rows, 0), numpy.float32) if found is None else found.astype(numpy.float32, copy=False)
+    return numpy.zeros((rows, 0), numpy.float32) if found is None else as_float32(found)
 
 
 def _values(tensors: Any, what: str, place: Place, row: int) -> Tensor:
