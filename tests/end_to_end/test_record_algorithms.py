@@ -1,4 +1,4 @@
-"""K-Means, PCA and k-NN as their users see them: trained in every mode, deployed and asked by the API."""
+"""What takes records as its users see it: trained in every mode, deployed and asked by the API."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ HYPERPARAMETERS = {
     "kmeans": {"k": "10", "feature_dim": "64", "mini_batch_size": "500"},
     "pca": {"num_components": "3", "feature_dim": "64", "mini_batch_size": "500"},
     "knn": {"k": "5", "feature_dim": "64", "predictor_type": "classifier", "sample_size": "2000"},
+    "randomcutforest": {"feature_dim": "64", "num_trees": "50", "num_samples_per_tree": "30"},
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end_to_end")]
@@ -131,6 +132,29 @@ def test_k_nn_is_trained_deployed_and_asked(platform: Any) -> None:
     found = [json.loads(line) for line in reply.splitlines()]
     assert (numpy.array([row["predicted_label"] for row in found]) == LABELS).mean() > 0.97
     assert {len(row["distances"]) for row in found} == {5} and found[0]["distances"][0] == 0
+
+
+@pytest.mark.parametrize(("mode", "instances"), [("FastFile", 1), ("Pipe", 2)])
+def test_a_random_cut_forest_is_trained_deployed_and_asked(platform: Any, mode: str, instances: int) -> None:
+    job = train(
+        platform,
+        "randomcutforest",
+        uploaded(platform, files=4),
+        mode,
+        instances,
+        S3DataDistributionType="ShardedByS3Key",
+    )
+    archive = job["ModelArtifacts"]["S3ModelArtifacts"]
+    assert platform.members(archive) == {"model_algo-1"}
+    text, lines, binary = ask(
+        platform, "randomcutforest", archive, ["application/json", "application/jsonlines", RECORDIO]
+    )
+    scores = numpy.array([row["score"] for row in json.loads(text)["scores"]])
+    assert [json.loads(line)["score"] for line in lines.splitlines()] == scores.tolist()
+    found = [row.label["score"].values[0] for row in read_rows(binary, "reply")]
+    assert len(scores) == len(ROWS) and numpy.allclose(found, scores, rtol=1e-6)
+    distances = numpy.linalg.norm(ROWS - ROWS.mean(axis=0), axis=1)
+    assert numpy.corrcoef(scores, distances)[0, 1] > 0.3
 
 
 def test_a_wrong_feature_dim_fails_the_job_and_names_the_record(platform: Any) -> None:

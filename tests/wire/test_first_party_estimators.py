@@ -1,4 +1,4 @@
-"""The SDK's own estimators of K-Means, PCA and k-NN against a real Clary."""
+"""The SDK's own estimators of K-Means, PCA, k-NN and Random Cut Forest against a real Clary."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def test_the_sdk_trains_and_asks_what_takes_records(
     assert seen["pca"]["lengths"] == pytest.approx(seen["pca"]["singular"], rel=1e-4)
     assert seen["knn"]["accuracy"] > 0.95
     assert seen["knn"]["metrics"]["test:accuracy"] == pytest.approx(seen["knn"]["accuracy"], abs=1e-6)
+
+
+@pytest.mark.parametrize("sdk", ["sdk1", "sdk2"])
+def test_the_sdk_trains_a_random_cut_forest(run_client: Callable[..., dict[str, Any]], sdk: str) -> None:
+    seen = run_client(sdk, "python", "first_party.py", "randomcutforest")["randomcutforest"]
+    assert seen["strange"] > seen["usual"]
+    assert seen["metrics"]["test:recall"] == seen["metrics"]["test:precision"] == 1
+    assert seen["metrics"]["test:f1"] == seen["metrics"]["test:accuracy"] == 1

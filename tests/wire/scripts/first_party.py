@@ -83,5 +83,28 @@ def knn():
     return {"accuracy": float((found == labels[1500:]).mean()), "metrics": metrics_of(estimator)}
 
 
-ALGORITHMS = {"kmeans": k_means, "pca": pca, "knn": knn}
+def random_cut_forest():
+    random = numpy.random.default_rng(0)
+    points = random.standard_normal((2000, 2)).astype("float32")
+    strange = numpy.array([8, -8] * 10, "float32").reshape(-1, 2)
+    estimator = sagemaker.RandomCutForest(num_trees=50, num_samples_per_tree=32, **common)
+    everything = numpy.concatenate([points[:490], strange])
+    labels = numpy.repeat(numpy.array([0, 1], "float32"), [490, 10])
+    channels = [
+        estimator.record_set(points),
+        estimator.record_set(everything, labels, channel="test"),
+    ]
+    estimator.fit(channels)
+    predictor = deployed(estimator)
+    scores = values(predictor.predict(everything), "score")[:, 0]
+    predictor.delete_model()
+    predictor.delete_endpoint()
+    return {
+        "metrics": metrics_of(estimator),
+        "usual": float(scores[:490].max()),
+        "strange": float(scores[490:].min()),
+    }
+
+
+ALGORITHMS = {"kmeans": k_means, "pca": pca, "knn": knn, "randomcutforest": random_cut_forest}
 report(**{name: ALGORITHMS[name]() for name in sys.argv[1:]})
