@@ -77,6 +77,21 @@ def test_sparse_records_are_rows_of_a_sparse_matrix(folder: Any) -> None:
     assert (together(batches) == rows).all()
 
 
+def test_values_with_a_shape_and_no_keys_are_dense(folder: Any) -> None:
+    told = Tensor(ROWS[1], None, (3,))
+    records = [write_frame(write_record({"values": told}, {})), sparse(ROWS[:1] * 0)]
+    folder.channel("train", {"a": b"".join(records)}, RECORDIO)
+    assert (together(read(folder, width=3)) == [ROWS[1], [0, 0, 0]]).all()
+
+
+def test_what_records_say_besides_is_passed_over(folder: Any) -> None:
+    """A uid that is no message, though read as one it would be a broken one."""
+    uid = b"\x1a\x02\xff\xff"
+    records = [write_frame(write_record({"values": Tensor(row)}, {}) + uid) for row in ROWS]
+    folder.channel("train", {"a": b"".join(records)}, RECORDIO)
+    assert (together(read(folder, width=3)) == ROWS).all()
+
+
 def test_sparse_and_dense_files_mix(folder: Any) -> None:
     folder.channel("train", {"a": sparse(ROWS[:10], shape=False), "b": dense(ROWS[10:])}, RECORDIO)
     assert (together(read(folder, width=3)) == ROWS).all()

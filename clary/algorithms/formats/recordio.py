@@ -234,12 +234,16 @@ def _keys(record: Record) -> Iterator[str]:
 def _packed_spans(payload: bytes, offset: int) -> Iterator[_Span]:
     """Where a valid Record message keeps its dense numbers, if each tensor has one packed field of floats."""
     for field, start, end in _extents(payload, 0, len(payload)):
+        if field not in (1, 2):
+            continue  # a text may look like anything
         for part, value_start, value_end in _extents(payload, start, end):
-            if field not in (1, 2) or part != 2:
+            if part != 2:
                 continue
             for kind, tensor_start, tensor_end in _extents(payload, value_start, value_end):
+                if kind not in _FLOATS:
+                    continue
                 tensor = list(_extents(payload, tensor_start, tensor_end))
-                if kind in _FLOATS and len(tensor) == 1 and tensor[0][0] == 1:
+                if len(tensor) == 1 and tensor[0][0] == 1:
                     yield _Span(field, tensor[0][1] + offset, tensor[0][2] + offset, _TENSORS[kind])
 
 
@@ -286,7 +290,9 @@ def _tensor(message: bytes, kind: int) -> Tensor:
     joined = numpy.concatenate(values) if values else numpy.zeros(0, _TENSORS[kind])
     if keys and len(keys) != len(joined):
         raise ValueError(f"{len(keys)} keys for {len(joined)} values")
-    return Tensor(joined, numpy.array(keys, numpy.int64) if keys or shape else None, tuple(shape))
+    # Values without keys are dense, whatever shape is told; none at all are an empty sparse row.
+    is_sparse = bool(keys) or (bool(shape) and not len(joined))
+    return Tensor(joined, numpy.array(keys, numpy.int64) if is_sparse else None, tuple(shape))
 
 
 def _numbers(value: bytes | int, kind: int) -> Array:
