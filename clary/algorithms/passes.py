@@ -24,8 +24,9 @@ Array = numpy.typing.NDArray[Any]
 WINDOW_BYTES = 16 * 1024 * 1024
 # A channel of up to this size is read once and kept.
 LARGEST_KEPT_BYTES = 128 * 1024 * 1024
+# Rows read at a time: as many as a window holds, within limits; the fewest while their size is unknown.
+FEWEST_ROWS, MOST_ROWS = 200, 1 << 16
 _SEED = 20171129
-FEWEST_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Channel:
         self.name, self.width = name, width
         self._job, self._rule, self._content_types = job, rule, content_types
         self._passes = 0
+        self._row_bytes: int | None = None
         self._kept: list[Batch] | None = None
 
     def windows(self) -> Generator[Batch, None, None]:
@@ -71,8 +73,9 @@ class Channel:
             return
         kept: list[Batch] | None = []
         size = 0
-        width = self.width or 1
-        rows = max(FEWEST_ROWS, min(1 << 16, WINDOW_BYTES // (4 * width)))
+        rows = FEWEST_ROWS
+        if self._row_bytes is not None:
+            rows = max(FEWEST_ROWS, min(MOST_ROWS, WINDOW_BYTES // self._row_bytes))
         passes, self._passes = self._passes, self._passes + 1
         for batch in read_batches(
             self._job,
@@ -84,6 +87,8 @@ class Channel:
             content_types=self._content_types,
         ):
             self.width = batch.features.shape[1]
+            if self._row_bytes is None:
+                self._row_bytes = max(1, _bytes(batch.features) // len(batch))
             _check_labels(batch, self._rule)
             size += _bytes(batch.features)
             kept = [*kept, batch] if kept is not None and size <= LARGEST_KEPT_BYTES else None
@@ -100,6 +105,7 @@ def mini_batches(
     """
     random = numpy.random.Generator(numpy.random.PCG64([_SEED, epoch, rank]))
     rest: list[Batch] = []
+    windows = _merged(windows)
     window = next(windows, None)
     while window is not None:
         following = next(windows, None)
@@ -118,6 +124,20 @@ def mini_batches(
             yield rows.features[chosen], labels[chosen]
         rest = [] if used == count else [Batch(rows.features[order[used:]], rows.labels[order[used:]])]
         window = following
+
+
+def _merged(windows: Iterator[Batch]) -> Iterator[Batch]:
+    """The same rows in windows that are not small, where there are enough."""
+    waiting: list[Batch] = []
+    size = rows = 0
+    for window in windows:
+        waiting.append(window)
+        size, rows = size + _bytes(window.features), rows + len(window)
+        if size >= WINDOW_BYTES or rows >= MOST_ROWS:
+            yield join(waiting)
+            waiting, size, rows = [], 0, 0
+    if waiting:
+        yield join(waiting)
 
 
 def pieces(windows: Iterator[Batch], size: int) -> Iterator[tuple[Features, Array]]:

@@ -430,6 +430,8 @@ def test_models_differ_around_what_is_asked() -> None:
     assert len(make_settings(make_plan(tuned), 10)) == 1
     assert len(make_settings(make_plan({**BINARY, "num_models": "100"}), 10)) == 100
     assert len(make_settings(make_plan(BINARY), 40_000_000)) == 1
+    many = {"predictor_type": "multiclass_classifier", "num_classes": "10000"}
+    assert len(make_settings(make_plan(many), 10)) == 3
 
 
 def test_each_pass_is_a_pipe_of_its_own(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,29 @@ def test_a_model_is_trained_deployed_and_asked(platform: Any, mode: str) -> None
     assert (said == outside[:, 0]).mean() > 0.95
 
 
+def test_two_instances_with_parts_of_the_data_train_one_model(platform: Any) -> None:
+    inside, outside = rows()
+    folder = uuid.uuid4().hex
+    for number in range(4):
+        uri = platform.put(f"{folder}/part-{number}.csv", text(inside[number::4]))
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "ShardedByS3Key"}
+    channel = {"ChannelName": "train", "ContentType": "text/csv", "DataSource": {"S3DataSource": source}}
+    job = platform.ended(
+        platform.create(
+            AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+            HyperParameters=BINARY,
+            InputDataConfig=[channel],
+            ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1},
+        )
+    )
+    assert job["TrainingJobStatus"] == "Completed", job
+    archive = job["ModelArtifacts"]["S3ModelArtifacts"]
+    assert platform.members(archive) == {"model_algo-1"}
+    predictions = answers(platform, IMAGE, archive, "text/csv", text(outside[:, 1:]))
+    said = numpy.array([each["predicted_label"] for each in predictions])
+    assert (said == outside[:, 0]).mean() > 0.95
+
+
 def answers(platform: Any, image: str, archive: str, content_type: str, body: bytes | str) -> Any:
     """What an endpoint of the model predicts."""
     name = f"linear-{uuid.uuid4().hex[:8]}"

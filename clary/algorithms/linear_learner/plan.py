@@ -12,6 +12,8 @@ from clary.algorithms.algorithm import TUNING_OBJECTIVE
 AUTO_MODELS = 32
 # Parameters (weights of all models) beyond which ``num_models=auto`` trains fewer models.
 MOST_AUTO_PARAMETERS = 1 << 26
+# The same of a batch's scores.
+MOST_AUTO_SCORES = 1 << 25
 DEFAULT_MINI_BATCH = 1000
 SMALLEST_DEFAULT_BATCH = 16
 _LEAST_STEPS = 16
@@ -218,7 +220,8 @@ def make_settings(plan: Plan, feature_dim: int) -> Sequence[Setting]:
     """
     count = plan.models
     if count is None:
-        count = max(1, min(AUTO_MODELS, MOST_AUTO_PARAMETERS // (feature_dim * plan.classes)))
+        fitting = min(MOST_AUTO_PARAMETERS // feature_dim, MOST_AUTO_SCORES // DEFAULT_MINI_BATCH)
+        count = max(1, min(AUTO_MODELS, fitting // plan.classes))
     alone = _LEARNING_RATES_ALONE if count == 1 else _LEARNING_RATES
     rate = alone[plan.optimizer] if plan.learning_rate is None else plan.learning_rate
     penalties = (
