@@ -69,6 +69,14 @@ class TestRandomCutForest(AlgorithmConformance):
         return Problem(FLOWERS, None, {"feature_dim": 4, "num_trees": 50, "num_samples_per_tree": 20})
 
 
+class TestLda(AlgorithmConformance):
+    algorithm = "lda"
+
+    def problem(self) -> Problem:
+        options: dict[str, Any] = {"num_topics": 2, "feature_dim": 30, "max_restarts": 2}
+        return Problem(CELLS, None, {**options, "mini_batch_size": len(CELLS)})
+
+
 def test_no_algorithm_is_left_out() -> None:
     tested = {each.algorithm for each in AlgorithmConformance.__subclasses__()}
     assert tested >= {spec.name for spec in specs()}
