@@ -609,3 +609,32 @@ def test_the_image_and_what_the_sdk_sends_are_taken() -> None:
 def test_few_rows_are_worth_several_steps_an_epoch(asked: str | None, rows: int | None, wanted: int) -> None:
     plan = make_plan({**BINARY, **({"mini_batch_size": asked} if asked else {})})
     assert batch_size(plan, rows) == wanted
+
+
+def test_features_far_from_zero_are_no_harder(folder: Any) -> None:
+    features, labels = two_clouds(0.5)
+    near = (features * 256).round() / 256  # what is left of them at a distance, too
+    answers = []
+    for offset in (0, 50_000):
+        folder.channel("train", {"a": dense(near + offset, labels)}, RECORDIO)
+        answers.append(trained(folder, **BINARY, epochs=3).answers((near + offset).astype(numpy.float32))[0])
+    assert numpy.abs(answers[0] - answers[1]).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_hosts_told_to_stop_keep_the_best_model_so_far(cluster: Any) -> None:
+    features, labels = two_clouds()
+    folders = cluster(2)
+    for number, host in enumerate(folders.hosts):
+        host.channel("train", {"a": dense(features[number::2], labels[number::2])}, RECORDIO)
+    programs = folders.start(
+        algorithm="linear-learner", **BINARY, epochs=10**6, early_stopping_patience=10**7, num_models=1
+    )
+    for line in programs[0].stdout:
+        if "epoch=2, train" in line:
+            break
+    for program in programs:
+        program.send_signal(signal.SIGTERM)
+    ends = folders.finish(programs)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert roc_auc_score(labels, load_model(folders.first.base / "model").answers(features)[0]) > 0.8

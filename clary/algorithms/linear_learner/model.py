@@ -34,8 +34,11 @@ _LABEL = "out_label"
 
 @dataclass(frozen=True)
 class Model:
-    """``weights`` (features, classes) and ``bias`` (classes,) are float32. A binary model says 1 where its
-    raw score is at least ``threshold``."""
+    """``weights`` (features, classes), which 32 bits hold, and ``bias`` (classes,) are float64: where features
+    are far from 0, both are large and nearly cancel.
+
+    A binary model says 1 where its raw score is at least ``threshold``.
+    """
 
     predictor_type: str
     loss: str
@@ -67,14 +70,15 @@ class Model:
     def save(self, folder: Path) -> None:
         """As one file that is whole or not there."""
         arrays = {
-            "arg:fc0_weight": numpy.ascontiguousarray(self.weights.T),
-            "arg:fc0_bias": self.bias,
+            "arg:fc0_weight": numpy.ascontiguousarray(self.weights.T, numpy.float32),
+            "arg:fc0_bias": self.bias.astype(numpy.float32),
         }
         more = {
             "predictor_type": self.predictor_type,
             "loss": self.loss,
             "feature_dim": self.features,
             "num_classes": int(self.weights.shape[1]),
+            "bias": self.bias.tolist(),
             "threshold": None if math.isinf(self.threshold) else self.threshold,
             "threshold_above_all": self.threshold == math.inf,
         }
@@ -133,7 +137,7 @@ def load_model(folder: Path) -> Model:
         with zipfile.ZipFile(path) as archive:
             arrays = read_arrays(_part(archive, _PARAMETERS))
             more = json.loads(_part(archive, _MORE))
-        weights, bias = arrays["arg:fc0_weight"], arrays["arg:fc0_bias"]
+        weights, bias = arrays["arg:fc0_weight"], numpy.array(more["bias"], numpy.float64)
         threshold = more["threshold"]
         if threshold is None:
             threshold = math.inf if more["threshold_above_all"] else -math.inf
@@ -144,8 +148,8 @@ def load_model(folder: Path) -> Model:
         return Model(
             str(more["predictor_type"]),
             str(more["loss"]),
-            numpy.ascontiguousarray(weights.T.astype(numpy.float32)),
-            bias.astype(numpy.float32),
+            numpy.ascontiguousarray(weights.T.astype(numpy.float64)),
+            bias,
             float(threshold),
         )
     except (

@@ -82,10 +82,15 @@ class Scaling:
         return ((labels - self.label_mean) / self.label_deviation).astype(numpy.float32)
 
     def unscaled(self, weights: Array, bias: Array) -> tuple[Array, Array]:
-        """``weights`` (features, classes) and ``bias`` (classes,), float64, for raw features and labels."""
-        raw = weights * self.factor.astype(numpy.float64)[:, None]
-        offset = bias - self.mean.astype(numpy.float64) @ raw
-        return raw * self.label_deviation, offset * self.label_deviation + self.label_mean
+        """``weights`` (features, classes) and ``bias`` (classes,) for raw features and labels.
+
+        Weights are those that 32 bits hold. The bias is of 64 bits and makes up for what rounding them costs
+        at the features' means, which may be far from 0.
+        """
+        raw = weights * self.factor.astype(numpy.float64)[:, None] * self.label_deviation
+        rounded = raw.astype(numpy.float32).astype(numpy.float64)
+        offset = bias * self.label_deviation + self.label_mean - self.mean.astype(numpy.float64) @ rounded
+        return rounded, offset
 
 
 def make_scaling(plan: Plan, moments: Moments) -> Scaling:

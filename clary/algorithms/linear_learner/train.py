@@ -272,13 +272,7 @@ class _Training:
 
     def _fold(self, number: int, threshold: float) -> Model:
         weights, bias = self._scaling.unscaled(*self._models.model(number))
-        return Model(
-            self._plan.predictor_type,
-            self._plan.loss,
-            weights.astype(numpy.float32),
-            bias.astype(numpy.float32),
-            threshold,
-        )
+        return Model(self._plan.predictor_type, self._plan.loss, weights, bias, threshold)
 
     def _described(self, number: int) -> Mapping[str, object]:
         setting = self._settings[number]
