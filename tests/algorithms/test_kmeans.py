@@ -19,6 +19,7 @@ from clary.algorithms.algorithm import check_hyperparameters, find_algorithm, ge
 from clary.algorithms.faults import ClientError
 from clary.algorithms.formats.ndarrays import read_array_file, write_arrays
 from clary.algorithms.formats.recordio import Tensor, write_frame, write_record, write_uniform
+from clary.algorithms.kmeans.clustering import lloyd, take_step
 from clary.algorithms.kmeans.predict import load
 from clary.algorithms.kmeans.train import train
 
@@ -166,6 +167,17 @@ def test_hosts_with_parts_of_the_data_find_as_good_centres_every_time(cluster: A
     assert (found[0] == found[1]).all()
     lloyd = min(KMeans(10, n_init=1, random_state=seed).fit(rows).inertia_ for seed in range(3))
     assert max(distance(rows, centres) for centres in found) <= 1.01 * lloyd / len(rows)
+
+
+def test_lloyds_method_leaves_off_when_told_to_stop() -> None:
+    rows, taken = digits(), []
+
+    def take(centres: Any) -> Any:
+        taken.append(centres)
+        return take_step(rows, centres)
+
+    found, _ = lloyd(take, rows[:10].astype(float), 300, 0.0, lambda: len(taken) == 2)
+    assert len(taken) == 2 and distance(rows, found) < distance(rows, taken[0])
 
 
 def test_a_job_told_to_stop_keeps_what_it_has_seen(folder: Any) -> None:

@@ -108,19 +108,24 @@ def moved(centres: Matrix, step: Step) -> Matrix:
 
 
 def lloyd(
-    take: Callable[[Matrix], Step], centres: Matrix, steps: int, tolerance: float
+    take: Callable[[Matrix], Step],
+    centres: Matrix,
+    steps: int,
+    tolerance: float,
+    stopped: Callable[[], bool],
 ) -> tuple[Matrix, float]:
     """Lloyd's method from ``centres``: the centres at the end, and the loss of the last but one's.
 
-    ``take`` is `take_step` on the points, wherever they are.
+    ``take`` is `take_step` on the points, wherever they are. It ends sooner once ``stopped`` says so.
     """
     before = numpy.inf
     for _ in range(steps):
         step = take(centres)
         centres = moved(centres, step)
-        if before - step.loss <= tolerance * before and numpy.isfinite(before):
-            return centres, step.loss
+        settled = numpy.isfinite(before) and before - step.loss <= tolerance * before
         before = step.loss
+        if settled or stopped():
+            break
     return centres, before
 
 

@@ -101,6 +101,7 @@ class _Training:
         # Points are looked at from the middle of the first ones, where 32 bits tell distances best.
         self._origin = numpy.zeros(plan.width, numpy.float32)
         self._stream = StreamCentres(numpy.zeros((0, plan.width)), 0)
+        self._stopped = False
 
     def read(self) -> None:
         """Every epoch of the stream. A job that is told to stop goes on with what it has seen."""
@@ -146,10 +147,19 @@ class _Training:
             most = max(1, int(WORK_OF_TRIES // work))
             if most > len(starts):
                 starts = numpy.concatenate([starts, *self._hosts.everyones(self._more_starts())])
-            followed = [
-                lloyd(self._take_step, start, self._plan.lloyd_steps, self._plan.tolerance)
-                for start in starts[:most]
-            ]
+            followed = []
+            for start in starts[:most]:
+                followed.append(
+                    lloyd(
+                        self._take_step,
+                        start,
+                        self._plan.lloyd_steps,
+                        self._plan.tolerance,
+                        lambda: self._stopped,
+                    )
+                )
+                if self._stopped:
+                    break
             centres, _ = min(followed, key=lambda found: found[1])
         loss, count = self._losses(centres)
         _tell(self._lines, "train", self._plan.metrics, loss, count)
@@ -211,11 +221,17 @@ class _Training:
             random = numpy.random.default_rng([SEED, trial])
             start = STARTS[plan.lloyd_start](points, plan.k, random, weights)
             centres, loss = lloyd(
-                lambda at: take_step(points, at, weights), start, plan.lloyd_steps, plan.tolerance
+                lambda at: take_step(points, at, weights),
+                start,
+                plan.lloyd_steps,
+                plan.tolerance,
+                lambda: self._job.stop_requested,
             )
             mean = loss / max(weights.sum(), 1.0)
             self._lines.say(f"local kmeans attempt #{trial}. Current mean square distance {mean:.6f}")
             tries.append((loss, centres))
+            if self._job.stop_requested:
+                break
         tries.sort(key=lambda each: each[0])
         mean = tries[0][0] / max(weights.sum(), 1.0)
         self._lines.say(f"finished shrinking process. Mean Square Distance = {mean:.6g}")
@@ -236,14 +252,16 @@ class _Training:
     def _take_step(self, centres: Matrix) -> Step:
         """What all hosts' samples say of ``centres``."""
         k, width = centres.shape
-        said = numpy.zeros(k * width + k + 1)
+        said = numpy.zeros(k * width + k + 2)
         if self._sample.seen:
             rows = self._sample.rows()
             step = take_step(rows.features, centres)
-            said = numpy.concatenate([step.sums.reshape(-1), step.weights, [step.loss]])
+            said[:-1] = numpy.concatenate([step.sums.reshape(-1), step.weights, [step.loss]])
             said *= self._sample.seen / len(rows)
+        said[-1] = self._job.stop_requested
         said = self._hosts.total(said)
-        return Step(said[: k * width].reshape(k, width), said[k * width : -1], float(said[-1]))
+        self._stopped = bool(said[-1])  # the same on every host: all leave off at the same step
+        return Step(said[: k * width].reshape(k, width), said[k * width : -2], float(said[-2]))
 
     def _losses(self, centres: Matrix) -> tuple[float, int]:
         """The sum of squared distances of all hosts' records, by their samples, and how many they are."""
