@@ -34,8 +34,8 @@ _LABEL = "out_label"
 
 @dataclass(frozen=True)
 class Model:
-    """``weights`` (features, classes), which 32 bits hold, and ``bias`` (classes,) are float64: where features
-    are far from 0, both are large and nearly cancel.
+    """``weights`` (features, classes), which 32 bits hold, and ``bias`` (classes,) are float64: where
+    features are far from 0, both are large and nearly cancel.
 
     A binary model says 1 where its raw score is at least ``threshold``.
     """
