@@ -356,18 +356,72 @@ def factorization_machines() -> Iterator[Row]:
     )  # fmt: skip
 
 
+def _labelled_table(name: str) -> Any:
+    """Features and labels of a set of the river wheel; ``None`` where that is not installed
+    (``pip install --no-deps river``)."""
+    found = importlib.util.find_spec("river")
+    if found is None or not found.submodule_search_locations:
+        return None
+    file = Path(found.submodule_search_locations[0]) / "datasets" / f"{name}.csv.gz"
+    table = numpy.loadtxt(file, numpy.float32, delimiter=",", skiprows=1)
+    return table[:, :-1], table[:, -1]
+
+
+def random_cut_forest() -> Iterator[Row]:
+    """Anomalies are a few of one class among all of another; each figure is the mean of five runs, on rows in
+    another order or from another seed."""
+    from sklearn.ensemble import IsolationForest
+    from sklearn.metrics import roc_auc_score
+
+    from clary.algorithms.randomcutforest.model import load_forest
+
+    tumours, benign = datasets.load_breast_cancer(return_X_y=True)
+    digits, numbers = datasets.load_digits(return_X_y=True)
+    sets = [("breast cancer", tumours, benign == 0, 20)]
+    sets += [(f"digits, {number}", digits, numbers != number, 20) for number in (0, 1, 6)]
+    for name, most in (("phishing", 30), ("shuttle", 3511)):
+        table = _labelled_table(name)
+        if table is not None:
+            sets.append((name, table[0], table[1] == 1, most))
+    for name, features, strange, most in sets:
+        some = numpy.random.default_rng(0).permutation(numpy.flatnonzero(strange))[:most]
+        chosen = numpy.concatenate([numpy.flatnonzero(~strange), some])
+        ours, theirs, times = [], [], numpy.zeros(2)
+        for seed in range(5):
+            order = numpy.random.default_rng(seed).permutation(chosen)
+            rows, truth = features[order].astype(numpy.float32), strange[order]
+            asked, known = rows[:5000], truth[:5000]
+            folder, seconds = trained(
+                "randomcutforest", rows, feature_dim=rows.shape[1], num_trees=50, num_samples_per_tree=32
+            )
+            forest = load_forest(folder)
+            scores, scoring = timed(lambda forest=forest, asked=asked: forest.scores(asked))
+            ours.append(roc_auc_score(known, scores))
+            fit, fitting = timed(lambda rows=rows, seed=seed: IsolationForest(random_state=seed).fit(rows))
+            scores, isolating = timed(lambda fit=fit, asked=asked: -fit.score_samples(asked))
+            theirs.append(roc_auc_score(known, scores))
+            times += numpy.array([seconds + scoring, fitting + isolating]) / 5
+        yield Row(
+            "Random Cut Forest", f"{_described(name, rows)}, {int(truth.sum())} anomalies, 50 trees",
+            "area under the curve", float(numpy.mean(ours)), float(numpy.mean(theirs)), times[0],
+            "scikit-learn IsolationForest (fit and score)", times[1],
+        )  # fmt: skip
+
+
 COMPARISONS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "kmeans": k_means,
     "pca": pca,
     "knn": k_nn,
     "linear-learner": linear_learner,
     "factorization-machines": factorization_machines,
+    "randomcutforest": random_cut_forest,
 }
 
 # Hyperparameters of a stream, and the columns of its records.
 STREAMS: Mapping[str, tuple[int, Mapping[str, object]]] = {
     "kmeans": (10, {"k": 10, "feature_dim": 10}),
     "pca": (100, {"num_components": 10, "feature_dim": 100, "mini_batch_size": 5000}),
+    "randomcutforest": (10, {"feature_dim": 10}),
 }
 
 
