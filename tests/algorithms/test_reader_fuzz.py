@@ -31,6 +31,8 @@ from clary.algorithms.job import Job
 from clary.algorithms.knn.index import FlatIndex, read_index
 from clary.algorithms.records import read_batches
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parent.parent / "data"
 SECONDS = float(os.environ.get("CLARY_FUZZ_SECONDS", "1"))
 # Of one file of at most some hundred kilobytes.

@@ -60,7 +60,7 @@ def _is_file(data: bytearray, end: int, name: str) -> bool:
     library = _library(name)
     try:
         library.parquet.read_metadata(library.BufferReader(bytes(memoryview(data)[:end])))
-    except library.ArrowException:
+    except (library.ArrowException, OSError):
         return False
     return True
 
@@ -78,7 +78,7 @@ def _rows(source: Any, name: str) -> Iterator[tuple[str, int, Matrix]]:
                 if columns:
                     yield name, first, numpy.column_stack(columns)
                     first += len(columns[0])
-    except (library.ArrowException, OSError) as error:
+    except (library.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ClientError(f"{name}: {error}") from None
 
 
