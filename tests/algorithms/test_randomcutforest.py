@@ -37,8 +37,8 @@ def normal(rows: int, columns: int, seed: int = 0) -> Any:
 
 def grown(rows: Any, trees: int = 20, seed: int = 0) -> Forest:
     count = len(rows) // trees
-    samples = rows[: trees * count].reshape(trees, count, -1)
-    return grow(samples, numpy.random.default_rng(seed))
+    chosen = numpy.arange(trees * count).reshape(trees, count)
+    return grow(rows, chosen, numpy.random.default_rng(seed))
 
 
 def uniform(rows: Any, labels: Any = None) -> bytes:

@@ -145,16 +145,16 @@ class Forest:
         return numpy.bincount(rows, chances * numpy.where(equal, known, 1 / (depth + 1)), len(points))
 
 
-def grow(samples: Array, random: numpy.random.Generator) -> Forest:
-    """A tree for each of the (trees, rows, width) samples of float32."""
-    trees, rows, width = samples.shape
-    group = max(1, _LARGEST_GROUP_BYTES // (4 * rows * width))
-    return _joined([_grown(samples[start : start + group], random) for start in range(0, trees, group)])
+def grow(rows: Array, chosen: Array, random: numpy.random.Generator) -> Forest:
+    """A tree for each row of ``chosen``, (trees, rows of a tree), which numbers (rows, width) of float32."""
+    group = max(1, _LARGEST_GROUP_BYTES // (4 * chosen.shape[1] * rows.shape[1]))
+    groups = [chosen[start : start + group] for start in range(0, len(chosen), group)]
+    return _joined([_grown(rows[own.reshape(-1)], len(own), random) for own in groups])
 
 
-def _grown(samples: Array, random: numpy.random.Generator) -> Forest:
-    trees, rows, width = samples.shape
-    points = samples.reshape(-1, width)
+def _grown(points: Array, trees: int, random: numpy.random.Generator) -> Forest:
+    """As many points for each of the trees, tree after tree."""
+    rows, width = len(points) // trees, points.shape[1]
     parents = numpy.full(trees, -1)  # of each node of this level, and on which side of it
     sides = numpy.zeros(trees, numpy.int64)
     roots = numpy.empty(trees, numpy.int32)
@@ -184,7 +184,8 @@ def _grown(samples: Array, random: numpy.random.Generator) -> Forest:
         count = len(low)
         if not count:
             break
-        places = random.random(count) * ends[:, -1]
+        whole_sides = ends[:, -1]
+        places = numpy.minimum(random.random(count) * whole_sides, numpy.nextafter(whole_sides, 0))
         chosen = numpy.minimum((ends <= places[:, None]).sum(axis=1), width - 1)
         nodes = numpy.arange(count)
         bottom, top = low[nodes, chosen], high[nodes, chosen]

@@ -38,8 +38,7 @@ def train(job: Job) -> None:
     lines = LogLines(job, "RandomCutForest")
     with joined(job) as cluster:
         training = _Training(job, Collective(cluster), lines)
-        training.read()
-        forest = training.finish()
+        forest = training.finish(training.read())
         if cluster.is_first:
             size = save(forest, job.model)
             lines.metrics({"model.bytes": size})
@@ -59,10 +58,10 @@ class _Training:
         self._per_tree = int(values["num_samples_per_tree"])
         self._metrics = chosen_names(values["eval_metrics"])
         self._batch_rows = max(1, min(BATCH_ROWS, LARGEST_BATCH_BYTES // (4 * self._width)))
-        self._sample = Reservoir(self._trees * self._per_tree, self._width, self._random(_SAMPLE))
 
-    def read(self) -> None:
-        """The stream. A job that is told to stop goes on with what it has seen."""
+    def read(self) -> Reservoir:
+        """A sample of the stream. A job that is told to stop goes on with what it has seen."""
+        sample = Reservoir(self._trees * self._per_tree, self._width, self._random(_SAMPLE))
         if self._hosts.size > 1:
             self._check_distribution()
         began = time.monotonic()
@@ -70,23 +69,22 @@ class _Training:
             for batch in own_batches(
                 self._job, self._hosts, "train", rows=self._batch_rows, width=self._width
             ):
-                self._sample.add(_dense(batch.features))
+                sample.add(_dense(batch.features))
         except NothingTrained:
-            if not self._sample.seen:
+            if not sample.seen:
                 raise
-            self._lines.say(f"Told to stop: going on with the {self._sample.seen} records seen")
+            self._lines.say(f"Told to stop: going on with the {sample.seen} records seen")
         self._hosts.stops = False
         seconds = time.monotonic() - began
         self._lines.progress(1.0)
-        self._lines.metrics({"Total Records Seen": self._sample.seen, "epochs": 1})
-        self._lines.throughput("train", self._sample.seen, seconds)
-        self._lines.say(
-            f"Sampled {self._sample.kept} of {self._sample.seen} records in {seconds:.3f} seconds"
-        )
+        self._lines.metrics({"Total Records Seen": sample.seen, "epochs": 1})
+        self._lines.throughput("train", sample.seen, seconds)
+        self._lines.say(f"Sampled {sample.kept} of {sample.seen} records in {seconds:.3f} seconds")
+        return sample
 
-    def finish(self) -> Forest:
+    def finish(self, sample: Reservoir) -> Forest:
         """The forest, the same on every host."""
-        rows = self._everyones_sample()
+        rows = self._everyones(sample)
         per_tree = min(self._per_tree, len(rows) // self._trees)
         if not per_tree:
             raise ClientError(
@@ -101,10 +99,10 @@ class _Training:
             )
         began = time.monotonic()
         random = numpy.random.default_rng([SEED, _TREES])
-        chosen = random.permutation(len(rows))[: self._trees * per_tree]
-        forest = grow(rows[chosen].reshape(self._trees, per_tree, self._width), random)
+        chosen = random.permutation(len(rows))[: self._trees * per_tree].reshape(self._trees, per_tree)
+        forest = grow(rows, chosen, random)
         self._lines.say(
-            f"ForestInfo{{num_trees: {self._trees}, num_samples_in_forest: {len(chosen)}, "
+            f"ForestInfo{{num_trees: {self._trees}, num_samples_in_forest: {chosen.size}, "
             f"num_samples_per_tree: {per_tree}, sample_dim: {self._width}, shingle_size: 1, "
             f"trees_num_nodes: {len(forest.children) + len(forest.points)}, trees_depth: "
             f"{len(forest.levels) + 1}, initialize_time: {time.monotonic() - began:.6f} seconds}}"
@@ -131,8 +129,9 @@ class _Training:
         for name, value in found.items():
             self._lines.quality(f"test {name}", value, "Maximize")
 
-    def _everyones_sample(self) -> Array:
-        hosts, sample = self._hosts, self._sample
+    def _everyones(self, sample: Reservoir) -> Array:
+        """The rows of one sample of all hosts' records."""
+        hosts = self._hosts
         if hosts.size == 1:
             return sample.rows
         own = draws(sample.kept, sample.seen, self._random(_DRAWS))
