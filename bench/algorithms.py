@@ -39,6 +39,7 @@ from sklearn import datasets  # noqa: E402
 from clary.algorithms.formats.ndarrays import read_array_file  # noqa: E402
 from clary.algorithms.formats.recordio import (  # noqa: E402
     Tensor,
+    read_rows,
     write_frame,
     write_record,
     write_uniform,
@@ -48,6 +49,11 @@ from clary.algorithms.job import Job  # noqa: E402
 RECORDIO = "application/x-recordio-protobuf"
 BLOCK_BYTES = 64 * 1024 * 1024
 SLICE_BYTES = 1024 * 1024
+# Documents as records of counts: the first of SageMaker's example, or a file of more of them.
+DOCUMENTS = Path(
+    os.environ.get("CLARY_BENCH_DOCUMENTS")
+    or Path(__file__).parents[1] / "tests/data/nips-train_first_20.pbr"
+)
 
 
 @dataclass(frozen=True)
@@ -408,12 +414,100 @@ def random_cut_forest() -> Iterator[Row]:
         )  # fmt: skip
 
 
+def _drawn_documents(documents: int, words: int, length: int, topics: int) -> tuple[Any, Any]:
+    """Counts, and the topics of which they are drawn."""
+    random = numpy.random.default_rng(0)
+    true = random.dirichlet([0.1] * words, topics)
+    shares = random.dirichlet([1.0 / topics] * topics, documents)
+    counts = numpy.stack([random.multinomial(length, each / each.sum()) for each in shares @ true])
+    return counts.astype(numpy.float32), true
+
+
+def _real_documents() -> Any:
+    records = [record.features["values"] for record in read_rows(DOCUMENTS.read_bytes(), DOCUMENTS.name)]
+    counts = numpy.zeros((len(records), records[0].shape[0]), numpy.float32)
+    for row, record in enumerate(records):
+        counts[row, record.keys] = record.values
+    return counts
+
+
+def _tomotopy(counts: Any, topics: int, word_prior: float) -> Any:
+    """(topics, words) by 1000 rounds of its sampling, with the prior of topics that is the default here."""
+    import tomotopy
+
+    model = tomotopy.LDAModel(k=topics, alpha=1 / topics, eta=word_prior, seed=1)
+    for row in counts.astype(int):
+        model.add_doc([str(word) for word in numpy.repeat(numpy.arange(len(row)), row)])
+    model.train(1000, workers=1)
+    told = [int(word) for word in model.used_vocabs]
+    # A word that does not occur in training has the prior, as the others have it on top of their counts.
+    found = numpy.full((topics, counts.shape[1]), word_prior)
+    sizes = numpy.asarray(model.get_count_by_topics(), float)
+    for topic in range(topics):
+        found[topic, told] = model.get_topic_word_dist(topic) * (sizes[topic] + word_prior * len(told))
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def lda() -> Iterator[Row]:
+    """Topics of four fifths of the documents; of each other document a half tells its mixture, in the same
+    way for all, and the words of the other half are judged by. Of documents drawn of topics, also how near
+    these are: the mean cosine after matching."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.sparse import csr_matrix
+    from sklearn.decomposition import LatentDirichletAllocation
+
+    from clary.algorithms.lda.topics import mixtures
+
+    def held_out(topics: Any, outside: Any) -> float:
+        first = numpy.random.default_rng(1).binomial(outside.astype(int), 0.5)
+        prior = numpy.full(len(topics), 1 / len(topics))
+        shares = mixtures(csr_matrix(first.astype(numpy.float32)), prior, topics)
+        rest = outside - first
+        return float((rest * numpy.log(shares @ topics + 1e-30)).sum() / rest.sum())
+
+    def nearness(topics: Any, true: Any) -> float:
+        units = [each / numpy.linalg.norm(each, axis=1, keepdims=True) for each in (topics, true)]
+        near = units[0] @ units[1].T
+        return float(near[linear_sum_assignment(-near)].mean())
+
+    def by_scikit_learn(counts: Any, topics: int) -> Any:
+        model = LatentDirichletAllocation(topics, doc_topic_prior=1 / topics, max_iter=30, random_state=0)
+        found = model.fit(csr_matrix(counts)).components_
+        return found / found.sum(axis=1, keepdims=True)
+
+    libraries: dict[str, Callable[[Any, int], Any]] = {"scikit-learn, 30 passes": by_scikit_learn}
+    if importlib.util.find_spec("tomotopy") is not None:
+        libraries["tomotopy, eta 0.01"] = lambda counts, topics: _tomotopy(counts, topics, 0.01)
+        libraries["tomotopy, eta 0.1"] = lambda counts, topics: _tomotopy(counts, topics, 0.1)
+    drawn, true = _drawn_documents(3500, 1000, 80, 20)
+    real = _real_documents()
+    sets = (("drawn", drawn, 20), (DOCUMENTS.stem, real, 5), (DOCUMENTS.stem, real, min(20, len(real) // 2)))
+    for name, counts, topics in sets:
+        order = numpy.random.default_rng(0).permutation(len(counts))
+        inside, outside = (counts[part] for part in numpy.split(order, [len(order) * 4 // 5]))
+        folder, seconds = trained(
+            "lda", inside, num_topics=topics, feature_dim=counts.shape[1], mini_batch_size=len(inside)
+        )
+        ours = read_array_file(folder / "model_algo-1")["beta"].astype(float)
+        what = f"{_described(name, counts)}, {topics} topics"
+        for library, fit in libraries.items():
+            theirs, their_seconds = timed(lambda fit=fit, inside=inside, topics=topics: fit(inside, topics))
+            yield Row(
+                "LDA", what, "held-out log likelihood of a word", held_out(ours, outside),
+                held_out(theirs, outside), seconds, library, their_seconds,
+            )  # fmt: skip
+            if counts is drawn:
+                yield Row("LDA", what, "nearness to the true topics", nearness(ours, true),
+                          nearness(theirs, true), seconds, library, their_seconds)  # fmt: skip
+
+
 COMPARISONS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "kmeans": k_means,
     "pca": pca,
     "knn": k_nn,
     "linear-learner": linear_learner,
     "factorization-machines": factorization_machines,
+    "lda": lda,
     "randomcutforest": random_cut_forest,
 }
 

@@ -25,6 +25,7 @@ HYPERPARAMETERS = {
     "kmeans": {"k": "10", "feature_dim": "64", "mini_batch_size": "500"},
     "pca": {"num_components": "3", "feature_dim": "64", "mini_batch_size": "500"},
     "knn": {"k": "5", "feature_dim": "64", "predictor_type": "classifier", "sample_size": "2000"},
+    "lda": {"num_topics": "4", "feature_dim": "64", "mini_batch_size": str(len(ROWS)), "max_restarts": "3"},
     "randomcutforest": {"feature_dim": "64", "num_trees": "50", "num_samples_per_tree": "30"},
 }
 
@@ -155,6 +156,25 @@ def test_a_random_cut_forest_is_trained_deployed_and_asked(platform: Any, mode: 
     assert len(scores) == len(ROWS) and numpy.allclose(found, scores, rtol=1e-6)
     distances = numpy.linalg.norm(ROWS - ROWS.mean(axis=0), axis=1)
     assert numpy.corrcoef(scores, distances)[0, 1] > 0.3
+
+
+@pytest.mark.parametrize("mode", ["FastFile", "Pipe"])
+def test_topics_are_trained_deployed_and_asked(platform: Any, mode: str) -> None:
+    job = train(platform, "lda", uploaded(platform, files=3), mode)
+    metrics = {metric["MetricName"]: metric["Value"] for metric in job["FinalMetricDataList"]}
+    archive = job["ModelArtifacts"]["S3ModelArtifacts"]
+    assert platform.members(archive) == {"model_algo-1"}
+    text, lines, binary = ask(
+        platform, "lda", archive, ["application/json", "application/jsonlines", RECORDIO]
+    )
+    shares = numpy.array([row["topic_mixture"] for row in json.loads(text)["predictions"]])
+    assert shares.shape == (len(ROWS), 4) and numpy.allclose(shares.sum(axis=1), 1, atol=1e-5)
+    assert [json.loads(line)["topic_mixture"] for line in lines.splitlines()] == shares.tolist()
+    found = [row.label["topic_mixture"].values for row in read_rows(binary, "reply")]
+    assert numpy.allclose(found, shares, atol=1e-6)
+    often = ROWS.sum(axis=0) / ROWS.sum()
+    one_topic = float((ROWS.sum(axis=0) * numpy.log(often + 1e-12)).sum() / ROWS.sum())
+    assert one_topic + 0.1 < metrics["train:pwll"] < 0
 
 
 def test_a_wrong_feature_dim_fails_the_job_and_names_the_record(platform: Any) -> None:

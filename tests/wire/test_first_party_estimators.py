@@ -31,3 +31,11 @@ def test_the_sdk_trains_a_random_cut_forest(run_client: Callable[..., dict[str, 
     assert seen["strange"] > seen["usual"]
     assert seen["metrics"]["test:recall"] == seen["metrics"]["test:precision"] == 1
     assert seen["metrics"]["test:f1"] == seen["metrics"]["test:accuracy"] == 1
+
+
+@pytest.mark.parametrize("sdk", ["sdk1", "sdk2"])
+def test_the_sdk_finds_the_topics_of_documents(run_client: Callable[..., dict[str, Any]], sdk: str) -> None:
+    seen = run_client(sdk, "python", "first_party.py", "lda")["lda"]
+    assert seen["sums"] == pytest.approx([1, 1], abs=1e-4)
+    assert min(seen["nearest"]) > 0.9 and seen["which"] == [0, 1, 2]
+    assert -4 < seen["metrics"]["test:pwll"] < 0 and -4 < seen["metrics"]["train:pwll"] < 0

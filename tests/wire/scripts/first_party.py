@@ -106,5 +106,28 @@ def random_cut_forest():
     }
 
 
-ALGORITHMS = {"kmeans": k_means, "pca": pca, "knn": knn, "randomcutforest": random_cut_forest}
+def lda():
+    random = numpy.random.default_rng(0)
+    topics = random.dirichlet([0.1] * 50, 3)
+    shares = random.dirichlet([0.3] * 3, 400)
+    counts = numpy.stack([random.multinomial(60, each / each.sum()) for each in shares @ topics])
+    counts = counts.astype("float32")
+    kind = {key: value for key, value in common.items() if not key.endswith("instance_count")}
+    estimator = sagemaker.LDA(num_topics=3, alpha0=0.9, max_restarts=3, **kind)
+    train = estimator.record_set(counts[:300])
+    estimator.fit([train, estimator.record_set(counts[300:], channel="test")], mini_batch_size=300)
+    predictor = deployed(estimator)
+    found = values(predictor.predict(counts), "topic_mixture")
+    predictor.delete_model()
+    predictor.delete_endpoint()
+    near = numpy.corrcoef(found.T, shares.T)[:3, 3:]
+    return {
+        "sums": [float(found.sum(axis=1).min()), float(found.sum(axis=1).max())],
+        "nearest": near.max(axis=0).tolist(),
+        "which": sorted(near.argmax(axis=0).tolist()),
+        "metrics": metrics_of(estimator),
+    }
+
+
+ALGORITHMS = {"kmeans": k_means, "pca": pca, "knn": knn, "lda": lda, "randomcutforest": random_cut_forest}
 report(**{name: ALGORITHMS[name]() for name in sys.argv[1:]})
