@@ -18,7 +18,7 @@ from clary.algorithms.algorithm import check_hyperparameters, find_algorithm, ge
 from clary.algorithms.faults import ClientError
 from clary.algorithms.formats.ndarrays import read_array_file, write_arrays
 from clary.algorithms.formats.recordio import Tensor, read_rows, write_frame, write_record, write_uniform
-from clary.algorithms.lda import topics
+from clary.algorithms.lda import spectral, topics
 from clary.algorithms.lda import train as training
 from clary.algorithms.lda.documents import read_documents
 from clary.algorithms.lda.predict import load
@@ -160,6 +160,13 @@ def test_documents_that_tell_fewer_topics_still_give_as_many_as_asked(folder: An
     found = trained(folder, num_topics=6, mini_batch_size=6)
     assert found["beta"].shape == (6, WORDS) and numpy.isfinite(found["beta"]).all()
     assert numpy.allclose(found["beta"].sum(axis=1), 1, atol=1e-5) and (found["alpha"] > 0).all()
+
+
+def test_more_topics_than_a_cube_holds_begin_as_documents(folder: Any, monkeypatch: Any) -> None:
+    counts, beta, _ = drawn(documents=200)
+    folder.channel("train", {"a": uniform(counts)}, RECORDIO)
+    monkeypatch.setattr(spectral, "MOST_TOPICS", TOPICS - 1)
+    assert matched(trained(folder, mini_batch_size=200)["beta"], beta)[1] > 0.8
 
 
 def test_one_topic_is_how_often_words_occur(folder: Any) -> None:
