@@ -128,6 +128,21 @@ def test_each_pass_tells_the_documents_better() -> None:
     assert (numpy.diff(likely)[:10] > 0).all() and likely[-1] > likely[0] + 0.5
 
 
+def test_judging_a_word_by_the_others_tells_more_of_documents_not_seen() -> None:
+    counts, outside = csr_matrix(drawn(documents=150)[0]), drawn(documents=200, seed=1)[0]
+    beta, _ = first_topics(counts, TOPICS, 1.0, Attempts(3, 100, 1e-8), lambda: False, 0)
+    told = []
+    for collapsed in (False, True):
+        refinement = topics.Refinement(counts, beta, 1.0)
+        for number in range(30):
+            if collapsed and number >= 5:
+                refinement.collapsed_step()
+            else:
+                refinement.step()
+        told.append(held_out(outside, refinement.alpha, refinement.beta))
+    assert told[1] > told[0]
+
+
 def test_blocks_make_no_difference(folder: Any, monkeypatch: Any) -> None:
     folder.channel("train", {"a": uniform(drawn(documents=30)[0])}, RECORDIO)
     whole = trained(folder, mini_batch_size=30)

@@ -1,8 +1,10 @@
 """Topics, what a document says of them, and how they are refined until they tell the documents best.
 
 A pass over the documents finds each one's mixture of topics given the topics, and adds up which words came of
-which topic; that gives the next topics (expectation and maximisation, with the priors' pseudo-counts). Only
-words that occur cost anything, and memory is bounded however many there are.
+which topic; that gives the next topics (expectation and maximisation, with the priors' pseudo-counts). Later
+passes judge a word by all others only, without what it said itself before (collapsed variational inference,
+Asuncion and others, 2009). Only words that occur cost anything, and beside documents and topics memory is
+bounded.
 """
 
 from __future__ import annotations
@@ -57,6 +59,9 @@ class Refinement:
         self._counts = counts
         self._words = float(counts.data.sum(dtype=numpy.float64))
         self._mixtures: Array = numpy.full((counts.shape[0], topics), 1 / topics, numpy.float32)
+        # How many words of each document, and of each in the vocabulary, came of each topic.
+        self._of_documents: Array = numpy.zeros_like(self._mixtures)
+        self._of_words: Array = numpy.zeros(beta.T.shape)
 
     def step(self) -> float:
         """One pass. Gives the log likelihood of a word before it."""
@@ -70,12 +75,47 @@ class Refinement:
             told += float(part.data.astype(numpy.float64) @ numpy.log(likely, dtype=numpy.float64))
             ratios = csr_matrix((part.data / likely, part.indices, part.indptr), part.shape)
             came += ratios.T @ shares
-            self._mixtures[start:end] = _normal(shares * (ratios @ words) + prior)
-        came *= words
-        mass = came.sum(axis=0)
-        self.alpha = self._alpha0 * (mass + 1e-9) / (mass + 1e-9).sum()
-        self.beta = _normal(came.T + WORD_PRIOR)
+            self._of_documents[start:end] = shares * (ratios @ words)
+            self._mixtures[start:end] = _normal(self._of_documents[start:end] + prior)
+        self._take(came * words)
         return told / self._words
+
+    def collapsed_step(self) -> float:
+        """As `step`, which must have been, but each word is judged by all others. Need not gain."""
+        topics, vocabulary = self.beta.shape
+        prior, word_prior = numpy.float32(self._alpha0 / topics), numpy.float32(WORD_PRIOR)
+        words = self._of_words.astype(numpy.float32)
+        totals = self._of_words.sum(axis=0).astype(numpy.float32)
+        all_priors = numpy.float32(WORD_PRIOR * vocabulary)
+        came: Array = numpy.zeros_like(self._of_words)
+        told = 0.0
+        for start, end in _blocks(self._counts, topics):
+            part = self._counts[start:end]
+            documents = numpy.repeat(numpy.arange(end - start), numpy.diff(part.indptr))
+            own = self._of_documents[start:end]
+            of_document, of_word = own[documents], words[part.indices]
+            shares = (of_word + word_prior) / (totals + all_priors) * (of_document + prior)
+            likely = numpy.maximum(shares.sum(axis=1), numpy.float32(_SMALLEST))
+            lengths = own.sum(axis=1, dtype=numpy.float64) + self._alpha0
+            logs = numpy.log(likely, dtype=numpy.float64) - numpy.log(lengths)[documents]
+            told += float(part.data.astype(numpy.float64) @ logs)
+            shares /= likely[:, None]
+            others = numpy.maximum(of_word - shares, 0) + word_prior
+            others /= numpy.maximum(totals - shares, 0) + all_priors
+            others *= numpy.maximum(of_document - shares, 0) + prior
+            others *= (part.data / numpy.maximum(others.sum(axis=1), numpy.float32(_SMALLEST)))[:, None]
+            self._of_documents[start:end] = numpy.add.reduceat(others, part.indptr[:-1], axis=0)
+            ones = numpy.ones(part.nnz, numpy.float32)
+            which = csr_matrix((ones, part.indices, numpy.arange(part.nnz + 1)), (part.nnz, vocabulary))
+            came += which.T @ others
+        self._take(came)
+        return told / self._words
+
+    def _take(self, of_words: Array) -> None:
+        self._of_words = of_words
+        mass = of_words.sum(axis=0) + 1e-9
+        self.alpha = self._alpha0 * mass / mass.sum()
+        self.beta = _normal(of_words.T + WORD_PRIOR)
 
 
 def _settled(counts: Counts, alpha: Array, words: Array) -> Array:

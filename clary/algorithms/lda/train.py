@@ -22,7 +22,8 @@ from clary.algorithms.lda.topics import Refinement, log_likelihood
 from clary.algorithms.log_lines import LogLines
 
 SEED = 20_171_129
-MOST_PASSES = 50
+MOST_PASSES = 100
+FIRST_PASSES = 5  # not collapsed: towards where to settle
 SMALLEST_GAIN = 1e-5  # of a word's log likelihood by a pass: below it, topics have settled
 _PASSES_PER_LINE = 10
 
@@ -90,9 +91,9 @@ class _Training:
         most = min(MOST_PASSES, self._iterations)
         before, passes = -numpy.inf, 0
         while passes < most:
-            likely = refinement.step()
+            likely = refinement.step() if passes < FIRST_PASSES else refinement.collapsed_step()
             passes += 1
-            settled = 0 <= likely - before < SMALLEST_GAIN
+            settled = passes > FIRST_PASSES + 1 and abs(likely - before) < SMALLEST_GAIN
             before = likely
             if settled or self._job.stop_requested:
                 break
