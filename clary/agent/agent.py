@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from clary.agent.training import run_training
 from clary.resources.task import ServingWork, StopCause, TaskPhase, TaskSpec
 from clary.resources.task_folder import TaskFolder
 
+_LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 50, 0.02
 _FLUSH_SECONDS = 16 * 60.0
 _SHORT_FLUSH_SECONDS = 2.0
 SHUTDOWN_REASON = "Clary was shut down."
@@ -32,9 +34,7 @@ def run_agent(task: Path, settings: AgentSettings) -> int:
     """Do the work of the task in folder ``task``; an exit code. One that has an agent is left alone."""
     folder = TaskFolder(task)
     lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _take(lock):
         return 0
     spec = folder.read_spec()
     if spec is None:
@@ -77,6 +77,20 @@ def run_agent(task: Path, settings: AgentSettings) -> int:
     )
     _work(around, spec, S3Transfer(clients, patience, stop.wanted))
     return 0
+
+
+def _take(lock: int) -> bool:
+    """Take the task's lock; whether it could be had.
+
+    A driver that looks whether there is an agent holds it for a moment, an agent for as long as it lives.
+    """
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_SECONDS)
+    return False
 
 
 def _work(around: Surroundings, spec: TaskSpec, incoming: S3Transfer) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -516,5 +517,28 @@ def test_bad_requests_fail_when_the_job_runs_and_say_what_is_wrong(
                 assert status.reason.startswith("ClientError: ")
                 for word in words:
                     assert word in status.reason
+
+    run(facts)
+
+
+def test_an_agent_takes_its_lock_though_somebody_looks_at_it_all_the_time(tmp_path: Path) -> None:
+    async def facts() -> None:
+        with AgentWorld() as world:
+            async with local_driver(tmp_path) as driver:
+                folder = TaskFolder(tmp_path / "tasks" / "job")
+                looking = threading.Event()
+
+                def look() -> None:
+                    while not looking.is_set():
+                        folder.agent_lives()
+
+                looker = threading.Thread(target=look)
+                looker.start()
+                try:
+                    await driver.start(training_spec(world, "job", SAVE))
+                    assert (await ended(driver, "job")).phase is TaskPhase.SUCCEEDED
+                finally:
+                    looking.set()
+                    looker.join()
 
     run(facts)

@@ -157,7 +157,8 @@ class LocalDriver:
             folder.write_spec(spec)
         known = self._status(folder)
         if known is None or known.phase is TaskPhase.PENDING:
-            if spec.id not in self._launched and not folder.agent_lives():
+            let_in = spec.id in self._running or spec.id in self._launched
+            if not let_in and not folder.agent_lives():
                 self._queue.add(spec, admitted=bool(folder.read_addresses()))
             await self._admit()
             known = self._status(folder)
