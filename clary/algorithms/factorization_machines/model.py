@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 
 from clary.algorithms.factorization_machines.spec import MODEL_NAME
 from clary.algorithms.faults import ClientError
+from clary.algorithms.formats.model_archive import UNREADABLE, read_part
 from clary.algorithms.formats.ndarrays import read_arrays, write_arrays
 from clary.algorithms.records import Features
 
@@ -74,8 +75,8 @@ def load_model(folder: Path) -> Model:
         raise ClientError(f"The model archive holds no model file ({MODEL_NAME}).")
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = read_arrays(_part(archive, _PARAMETERS))
-            symbol = json.loads(_part(archive, _SYMBOL))
+            arrays = read_arrays(read_part(archive, _PARAMETERS, _LARGEST_PART_BYTES))
+            symbol = json.loads(read_part(archive, _SYMBOL, _LARGEST_PART_BYTES))
         bias, linear, factors = arrays["arg:w0_weight"], arrays["arg:w1_weight"], arrays["arg:v"]
         if bias.size != 1 or linear.size != len(factors) or factors.ndim != 2:
             raise ValueError(f"arrays of {bias.shape}, {linear.shape} and {factors.shape} do not go together")
@@ -85,21 +86,7 @@ def load_model(folder: Path) -> Model:
             linear.reshape(-1).astype(numpy.float32),
             factors.astype(numpy.float32),
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except UNREADABLE as error:
         raise ClientError(
             f"The model file {MODEL_NAME} is no Factorization Machines model of Clary's: {error}"
         ) from None
-
-
-def _part(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST_PART_BYTES:
-        raise ValueError(f"{name} in it is too large")
-    return archive.read(name)

@@ -19,6 +19,7 @@ import numpy
 import numpy.typing
 
 from clary.algorithms.faults import ClientError
+from clary.algorithms.formats.model_archive import UNREADABLE, read_part
 from clary.algorithms.formats.ndarrays import read_arrays, write_arrays
 from clary.algorithms.linear_learner.losses import sigmoid, softmax
 from clary.algorithms.linear_learner.spec import MODEL_NAME
@@ -135,8 +136,8 @@ def load_model(folder: Path) -> Model:
         raise ClientError(f"The model archive holds no model file ({MODEL_NAME}).")
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = read_arrays(_part(archive, _PARAMETERS))
-            more = json.loads(_part(archive, _MORE))
+            arrays = read_arrays(read_part(archive, _PARAMETERS, _LARGEST_PART_BYTES))
+            more = json.loads(read_part(archive, _MORE, _LARGEST_PART_BYTES))
         weights, bias = arrays["arg:fc0_weight"], numpy.array(more["bias"], numpy.float64)
         threshold = more["threshold"]
         if threshold is None:
@@ -152,21 +153,7 @@ def load_model(folder: Path) -> Model:
             bias,
             float(threshold),
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except UNREADABLE as error:
         raise ClientError(
             f"The model file {MODEL_NAME} is no Linear Learner model of Clary's: {error}"
         ) from None
-
-
-def _part(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST_PART_BYTES:
-        raise ValueError(f"{name} in it is too large")
-    return archive.read(name)

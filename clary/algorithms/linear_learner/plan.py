@@ -119,10 +119,6 @@ class Plan:
     def is_multiclass(self) -> bool:
         return self.predictor_type == "multiclass_classifier"
 
-    @property
-    def is_regressor(self) -> bool:
-        return self.predictor_type == "regressor"
-
 
 def make_plan(values: Mapping[str, str]) -> Plan:
     """From hyperparameters that were checked and resolved; see `AlgorithmSpec.resolve`."""
