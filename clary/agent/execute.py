@@ -88,7 +88,6 @@ class Execution:
 
     ending: Ending
     stop_cause: StopCause | None
-    killed_by_us: bool
     out_of_memory: bool
     tail: tuple[str, ...]
     violation: Violation | None = None  # of a limit, which ended the run or was found at its end
@@ -164,7 +163,6 @@ def execute(
     return Execution(
         ending=ending,
         stop_cause=stop.cause() if kill_at is not None else None,
-        killed_by_us=killed,
         out_of_memory=out_of_memory_kills() > killed_before,
         tail=tuple(tail),
         violation=violation,

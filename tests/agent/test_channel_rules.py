@@ -15,7 +15,6 @@ from clary.agent.channels.augmented import AugmentedManifest, find_lines
 from clary.agent.channels.channel import Channel, S3Source, channels_of
 from clary.agent.channels.objects import (
     Found,
-    ask_nobody,
     check_names,
     manifest_entries,
     relative_name,
@@ -114,7 +113,7 @@ def test_every_line_of_an_augmented_manifest_is_found(
         source = S3Source("s3://b/m", "AugmentedManifestFile", False, ("algo-1",), ("k",))
         manifest = AugmentedManifest(path, find_lines(path, "s3://b/m"), sharded(("algo-1",), None), source)
         assert len(manifest) == len(lines)
-        assert [stretch.inline for stretch in manifest.stretches(range(len(lines)), ask_nobody)] == [
+        assert [stretch.inline for stretch in manifest.stretches(range(len(lines)), lambda _: None)] == [
             b"0"
         ] * len(lines)
 

@@ -60,7 +60,7 @@ def test_a_line_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ended(ending: Ending, *tail: str, out_of_memory: bool = False) -> Execution:
-    return Execution(ending, None, False, out_of_memory, tail)
+    return Execution(ending, None, out_of_memory, tail)
 
 
 TRACEBACK = (

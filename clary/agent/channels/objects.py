@@ -79,10 +79,6 @@ def ask_server(connection: Connection, task_id: str, patience: Patience) -> Ask:
     return ask
 
 
-def ask_nobody(question: dict[str, Any]) -> None:
-    """For a server that knows of no files."""
-
-
 class ObjectFinder:
     """Finds objects, by the server's own answer or by S3's operations."""
 
