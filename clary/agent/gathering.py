@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def _gather(around: Surroundings, work: TrainingWork, cluster: Cluster) -> None:
             if share in host.shares:
                 source = s3_location(host.shares[share])
                 _add(around, host.name, source, own_folder(around.folder.ml, relative))
-                around.patience.call(_deletion(around.clients.s3, source))
+                _delete(around, source)
 
 
 def _ended(around: Surroundings, work: TrainingWork, cluster: Cluster) -> list[_Host]:
@@ -166,5 +166,11 @@ def _add(around: Surroundings, host: str, source: S3Location, folder: Path) -> N
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _deletion(s3: Any, location: S3Location) -> Callable[[], object]:
-    return lambda: s3.delete_object(Bucket=location.bucket, Key=location.key)
+def _delete(around: Surroundings, location: S3Location) -> None:
+    """Remove a share that was added. The job is not worse for one that has to stay, so that is only said."""
+    try:
+        around.patience.call(
+            lambda: around.clients.s3.delete_object(Bucket=location.bucket, Key=location.key)
+        )
+    except ClientError as error:
+        around.say(f"{location.uri} is needed no more and could not be deleted: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from clary.resources.task_folder import task_folder
@@ -10,7 +10,7 @@ from clary.resources.task_folder import task_folder
 CACHE = "sagemaker/warmpoolcache"
 
 
-def take_cache_over(tasks: Path, ml: Path, room_of: str) -> None:
+def take_cache_over(tasks: Path, ml: Path, room_of: str, say: Callable[[str], None]) -> None:
     """Move what the task ``room_of`` kept to this one's ``ml``; without it the folder is empty.
 
     A cache that the earlier program replaced by a link, or moved out of reach, is not taken.
@@ -25,6 +25,8 @@ def take_cache_over(tasks: Path, ml: Path, room_of: str) -> None:
             not source.is_symlink() and source.resolve() == task_folder(tasks.resolve(), room_of).ml / CACHE
         )
         if whole and source.is_dir():
-            with contextlib.suppress(OSError):
+            try:
                 source.rename(target)
+            except OSError as error:
+                say(f"What the warm pool's last job kept could not be taken over: {error}")
     target.mkdir(exist_ok=True)
